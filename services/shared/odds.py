@@ -26,7 +26,7 @@ class MarketKind(StrEnum):
 
 
 def market_kind(market: str) -> MarketKind | None:
-    """The kind of a provider's market key; None for a market that Stratum does not read (outrights, lay, alternates)."""
+    """The kind of a market key; None for one that Stratum does not read: outrights, lay, alternates."""
     if market.endswith("_lay") or market.startswith("outrights") or "alternate" in market:
         return None
     if market == "h2h" or market.startswith("h2h_"):
@@ -43,7 +43,7 @@ class MarketModel:
     """The tables that turn many books into one market. Part of every configuration hash."""
 
     version: str = "2026-11"
-    #: Points of standard deviation of (result − line), by sport and kind. Measured; a sport that is absent has no scale.
+    #: Standard deviation of (result − line) in points, by sport and kind. Measured; a sport that is absent has no scale.
     sigma: Mapping[str, Mapping[str, float]] = field(
         default_factory=lambda: {"basketball_nba": {"spread": 12.3, "total": 18.0}}
     )
