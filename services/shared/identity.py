@@ -19,7 +19,7 @@ def milliseconds(moment: datetime) -> int:
 
 
 def hashed_id(*fields: str) -> str:
-    """First 20 bytes, base32, lower case, of SHA-256 over the fields, each preceded by its length in 4 bytes, big-endian."""
+    """First 20 bytes, base32, lower case, of SHA-256 over the fields, each behind its length in 4 bytes, big-endian."""
     digest = hashlib.sha256()
     for text in fields:
         encoded = text.encode()

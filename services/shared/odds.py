@@ -43,7 +43,7 @@ class MarketModel:
     """The tables that turn many books into one market. Part of every configuration hash."""
 
     version: str = "2026-11"
-    #: Standard deviation of (result − line) in points, by sport and kind. Measured; a sport that is absent has no scale.
+    #: Standard deviation of (result − line) in points, by sport and kind. Measured; an absent sport has no scale.
     sigma: Mapping[str, Mapping[str, float]] = field(
         default_factory=lambda: {"basketball_nba": {"spread": 12.3, "total": 18.0}}
     )
