@@ -1,0 +1,467 @@
+"""The words of signals: what an observation says, what is remembered of an event, and what is said about it.
+
+Every value speaks for a market's canonical side (home; over) unless its name says otherwise. Times carry their zone,
+lines are points, prices decimal odds, probabilities 0..1. `EventState` and what it is made of hold plain values only,
+so that they survive being written to the database and read back unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class SignalType(StrEnum):
+    """What kind of thing happened. Names are those of the contract."""
+
+    MOVE = "MOVE"
+    KEY_CROSS = "KEY_CROSS"
+    MULTIBOOK_SYNC = "MULTIBOOK_SYNC"
+    STEAM = "STEAM"
+    DISLOCATION = "DISLOCATION"
+
+
+class Direction(StrEnum):
+    """Toward which side the market moved; for a dislocation, the side that the book offers better than the others."""
+
+    TOWARD_HOME = "TOWARD_HOME"
+    TOWARD_AWAY = "TOWARD_AWAY"
+    OVER = "OVER"
+    UNDER = "UNDER"
+
+
+class Tier(StrEnum):
+    """How much activity, by the composite score."""
+
+    LOW = "LOW"
+    MEDIUM = "MEDIUM"
+    HIGH = "HIGH"
+
+
+class TimeBucket(StrEnum):
+    """How far away the start was."""
+
+    OPEN = "OPEN"
+    MID = "MID"
+    LATE = "LATE"
+    PRETIP = "PRETIP"
+    INPLAY = "INPLAY"
+    UNKNOWN = "UNKNOWN"
+
+
+class ScoreSource(StrEnum):
+    """How the composite score was made."""
+
+    COMPOSITE = "COMPOSITE"
+    STRENGTH_FALLBACK = "STRENGTH_FALLBACK"
+
+
+class Reason(StrEnum):
+    """Why something that met a trigger was held back, in the order in which reasons are tried."""
+
+    STALE_FEED = "stale_feed"
+    SPARSE_SAMPLING = "sparse_sampling"
+    TOO_FEW_BOOKS = "too_few_books"
+    AGAINST = "against"
+    IMPLAUSIBLE = "implausible"
+    COOLDOWN = "cooldown"
+    CAP = "cap"
+
+
+# What an observation says.
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MarketKey:
+    """Names a market inside an event; `player` is empty except for props."""
+
+    market: str
+    player: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What a poll asked for. An empty tuple means all there are."""
+
+    markets: tuple[str, ...] = ()
+    books: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """One book's value in a market: it stays the same quote until a price or the line changes."""
+
+    line: float | None
+    price: float
+    price_other: float
+    price_draw: float | None
+    #: The canonical side's probability at the book's own line, the vig removed.
+    fair_probability: float | None
+    #: Where the book puts the mean of the result on the common scale; None without a scale.
+    implied_mean: float | None
+    #: When the present value was first seen.
+    observed_at: datetime
+    #: When the provider last read this quote.
+    last_update: datetime | None = None
+    #: The value appeared within (changed_after, changed_by]; None at a first observation.
+    changed_after: datetime | None = None
+    changed_by: datetime | None = None
+    #: When the value before this one was last seen; None at a first observation.
+    previous_seen_at: datetime | None = None
+    #: One snapshot an outcome: canonical, other, and the draw where there is one.
+    snapshot_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OthersView:
+    """The books outside a book's cluster, as a market of their own."""
+
+    clusters: int
+    fair_line: float | None = None
+    fair_probability: float | None = None
+    dispersion: float | None = None
+    consensus_line: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BookView:
+    """One book in a market, and how it stands against the books outside its cluster."""
+
+    book: str
+    cluster: str
+    quote: Quote
+    #: Why it is left out of the consensus; empty when it is in.
+    excluded: str = ""
+    others: OthersView | None = None
+    #: Where to bet each side, and the largest stake taken, if the book told.
+    link: str | None = None
+    link_other: str | None = None
+    limit: float | None = None
+    limit_other: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsensusView:
+    """What the market as a whole thinks; numbers are None with too few books."""
+
+    consensus_line: float | None = None
+    fair_line: float | None = None
+    fair_probability: float | None = None
+    consensus_price: float | None = None
+    dispersion: float | None = None
+    dispersion_mad: float | None = None
+    books: int = 0
+    clusters: int = 0
+    devig_method: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MarketView:
+    """A market whole: the consensus, and every book that quotes it."""
+
+    key: MarketKey
+    consensus: ConsensusView
+    books: tuple[BookView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One event as one successful poll saw it. `markets` are the changed ones, whole; in a keyframe, all there are."""
+
+    event_id: str
+    sport_key: str
+    home_team: str
+    away_team: str
+    observed_at: datetime
+    #: The interval that the poll keeps.
+    expected_interval_seconds: float
+    asked: Coverage
+    #: As given in this same observation; None when it was not readable.
+    commence_time: datetime | None
+    keyframe: bool
+    markets: tuple[MarketView, ...]
+    #: Markets in which no book quotes any more.
+    removed: tuple[MarketKey, ...] = ()
+
+
+# What is remembered of an event.
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """That the event was observed: when, at which interval, and what was asked for."""
+
+    observed_at: datetime
+    expected_interval_seconds: float
+    asked: Coverage
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A book's quote from the observation `since` which it stood to the one that found it replaced or gone."""
+
+    since: datetime
+    until: datetime | None
+    quote: Quote
+    excluded: str
+
+
+@dataclass(frozen=True, slots=True)
+class BookState:
+    """What a book said within the longest window, oldest first, and its newest view: None while it is gone."""
+
+    book: str
+    cluster: str
+    stands: tuple[Stand, ...]
+    view: BookView | None
+
+
+@dataclass(frozen=True, slots=True)
+class PriceStand:
+    """The consensus price since an observation."""
+
+    since: datetime
+    consensus_price: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A cluster that stands apart on one side of the market, from the first observation at the threshold."""
+
+    cluster: str
+    direction: str
+    since: datetime
+    #: Its books that were at the threshold at the newest observation.
+    apart: tuple[str, ...]
+    #: The highest multiple of the threshold that a signal told of; 0 while none did.
+    told_multiple: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeEnd:
+    """When the last published episode of a cluster and side ended."""
+
+    cluster: str
+    direction: str
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LastSaid:
+    """When a type of signal was last published in a market and direction."""
+
+    signal_type: str
+    direction: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """A span of consecutive observations at which the same thing was held back for the same reason."""
+
+    signal_type: str
+    direction: str
+    book: str
+    reason: str
+    count: int
+    first_seen_at: datetime
+    last_seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MarketState:
+    """What the rules need of a market's past. Tuples are ordered by name, histories by time."""
+
+    key: MarketKey
+    consensus: ConsensusView
+    consensus_prices: tuple[PriceStand, ...]
+    books: tuple[BookState, ...]
+    #: The newest observation at which a book's line (h2h: its fair probability) was another than before.
+    moved_at: datetime | None
+    #: The completing observation of the last MOVE or KEY_CROSS.
+    anchor: datetime | None
+    episodes: tuple[Episode, ...]
+    episode_ends: tuple[EpisodeEnd, ...]
+    last_said: tuple[LastSaid, ...]
+    held_back: tuple[HeldBack, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CappedSignal:
+    """A published signal of a type that has a cap."""
+
+    signal_type: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EventState:
+    """Everything that the rules need of the past of one event, bounded by the longest window and cap."""
+
+    event_id: str
+    sport_key: str
+    home_team: str
+    away_team: str
+    commence_time: datetime | None
+    #: Oldest first; the last one is the newest observation.
+    sights: tuple[Sight, ...]
+    #: The observation at which the present pre-game stretch began; None in play. No window reaches behind it.
+    pregame_since: datetime | None
+    markets: tuple[MarketState, ...]
+    capped: tuple[CappedSignal, ...]
+
+    @property
+    def observed_at(self) -> datetime:
+        """The newest observation."""
+        return self.sights[-1].observed_at
+
+
+# What is said about it.
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreComponent:
+    """A named part of a score; `parts` add up to the strength, and only `strength` has them."""
+
+    name: str
+    points: float
+    parts: tuple[ScoreComponent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BookMove:
+    """One book's own move, which happened within (changed_after, changed_by]."""
+
+    book: str
+    cluster: str
+    from_value: float
+    to_value: float
+    changed_after: datetime | None
+    changed_by: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BookHolding:
+    """A book that still offers the old number: `price` is that of the side named by the signal's direction."""
+
+    book: str
+    line: float | None
+    price: float
+    price_other: float
+    last_update: datetime | None
+    age_seconds: float | None
+    #: price × consensus probability at that line − 1.
+    ev_now: float | None
+    link: str | None
+    limit: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedInput:
+    """A quote that a signal was computed from; `role` is `from` or `to`, the end of the window."""
+
+    snapshot_id: str
+    book: str
+    cluster: str
+    role: str
+    line: float | None
+    price: float
+    price_other: float
+    fair_probability: float | None
+    observed_at: datetime
+    last_update: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedSignal:
+    """Something worth knowing, complete except for when it leaves us and where it stands in the feed.
+
+    The fields are those of `stratum.signals.v1.Signal`; `inputs` and `steps` are what an explanation adds.
+    """
+
+    id: str
+    fact_id: str
+    also: tuple[str, ...]
+    sport_key: str
+    event_id: str
+    home_team: str
+    away_team: str
+    commence_time: datetime | None
+    market: str
+    player: str
+    signal_type: SignalType
+    direction: Direction
+    book: str | None
+    from_value: float | None
+    to_value: float | None
+    delta: float
+    from_price: float | None
+    to_price: float | None
+    strength: int
+    velocity: float | None
+    acceleration: float | None
+    composite_score: float
+    score_source: ScoreSource
+    tier: Tier
+    components: tuple[ScoreComponent, ...]
+    minutes_to_tip: float | None
+    time_bucket: TimeBucket
+    observed_at: datetime
+    sampling_seconds: float
+    window_seconds: float | None
+    elapsed_seconds: float | None
+    clusters_moved: int
+    clusters_in_panel: int
+    books_moved: tuple[BookMove, ...]
+    books_holding: tuple[BookHolding, ...]
+    consensus_line: float | None
+    fair_line: float | None
+    fair_probability: float | None
+    devig_method: str
+    dispersion: float | None
+    snapshot_ids: tuple[str, ...]
+    rules_version: str
+    config_hash: str
+    profile: str
+    meta: Mapping[str, str]
+    #: The books that moved in the direction, or the one that stands apart.
+    books: tuple[str, ...]
+    inputs: tuple[ExplainedInput, ...]
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OldNumber:
+    """What of a signal says which number is old: enough to ask who still offers it."""
+
+    market: str
+    player: str
+    signal_type: str
+    direction: str
+    from_value: float
+    to_value: float
+    book: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressionRow:
+    """A span at which something was held back, as of its newest observation.
+
+    A later row with the same event, market, player, type, direction, book, reason and `first_seen_at` replaces it.
+    """
+
+    event_id: str
+    sport_key: str
+    market: str
+    player: str
+    signal_type: SignalType
+    direction: Direction
+    #: Only for DISLOCATION; empty otherwise.
+    book: str
+    reason: Reason
+    count: int
+    first_seen_at: datetime
+    last_seen_at: datetime
