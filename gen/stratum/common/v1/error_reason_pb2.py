@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.rpc import error_details_pb2 as google_dot_rpc_dot_error__details__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$stratum/common/v1/error_reason.proto\x12\x11stratum.common.v1\x1a\x1egoogle/rpc/error_details.proto\"\xf6\x01\n\x0b\x45rrorReason\"\xe6\x01\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x14\n\x10INVALID_ARGUMENT\x10\x01\x12\x16\n\x12INVALID_PAGE_TOKEN\x10\x02\x12\x12\n\x0eINVALID_CURSOR\x10\x03\x12\x14\n\x10SIGNAL_NOT_FOUND\x10\x04\x12\x13\n\x0f\x45VENT_NOT_FOUND\x10\x05\x12\x13\n\x0fSPORT_NOT_FOUND\x10\x06\x12\x14\n\x10TOO_MANY_STREAMS\x10\x07\x12\x0f\n\x0bUNAVAILABLE\x10\x08\x12\x0c\n\x08INTERNAL\x10\t\x12\x15\n\x11\x44\x45\x41\x44LINE_EXCEEDED\x10\n\"3\n\x0c\x45rrorDetails\x12#\n\x04info\x18\x01 \x01(\x0b\x32\x15.google.rpc.ErrorInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$stratum/common/v1/error_reason.proto\x12\x11stratum.common.v1\x1a\x1egoogle/rpc/error_details.proto\"\xb9\x02\n\x0b\x45rrorReason\"\xa9\x02\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x14\n\x10INVALID_ARGUMENT\x10\x01\x12\x16\n\x12INVALID_PAGE_TOKEN\x10\x02\x12\x12\n\x0eINVALID_CURSOR\x10\x03\x12\x14\n\x10SIGNAL_NOT_FOUND\x10\x04\x12\x13\n\x0f\x45VENT_NOT_FOUND\x10\x05\x12\x13\n\x0fSPORT_NOT_FOUND\x10\x06\x12\x14\n\x10TOO_MANY_STREAMS\x10\x07\x12\x0f\n\x0bUNAVAILABLE\x10\x08\x12\x0c\n\x08INTERNAL\x10\t\x12\x15\n\x11\x44\x45\x41\x44LINE_EXCEEDED\x10\n\x12\x12\n\x0ePATH_NOT_FOUND\x10\x0b\x12\x16\n\x12METHOD_NOT_ALLOWED\x10\x0c\x12\x15\n\x11REQUEST_TOO_LARGE\x10\r\"3\n\x0c\x45rrorDetails\x12#\n\x04info\x18\x01 \x01(\x0b\x32\x15.google.rpc.ErrorInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stratum.common.v1.error_rea
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=92
-  _globals['_ERRORREASON']._serialized_end=338
+  _globals['_ERRORREASON']._serialized_end=405
   _globals['_ERRORREASON_VALUE']._serialized_start=108
-  _globals['_ERRORREASON_VALUE']._serialized_end=338
-  _globals['_ERRORDETAILS']._serialized_start=340
-  _globals['_ERRORDETAILS']._serialized_end=391
+  _globals['_ERRORREASON_VALUE']._serialized_end=405
+  _globals['_ERRORDETAILS']._serialized_start=407
+  _globals['_ERRORDETAILS']._serialized_end=458
 # @@protoc_insertion_point(module_scope)

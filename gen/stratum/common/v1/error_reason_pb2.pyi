@@ -67,6 +67,12 @@ class ErrorReason(_message.Message):
         """
         DEADLINE_EXCEEDED: ErrorReason._Value.ValueType  # 10
         """The call took longer than its deadline."""
+        PATH_NOT_FOUND: ErrorReason._Value.ValueType  # 11
+        """Nothing is found under this path."""
+        METHOD_NOT_ALLOWED: ErrorReason._Value.ValueType  # 12
+        """The path exists and can only be read: GET."""
+        REQUEST_TOO_LARGE: ErrorReason._Value.ValueType  # 13
+        """The request's body or headers are larger than any call needs."""
 
     class Value(_Value, metaclass=_ValueEnumTypeWrapper): ...
     UNSPECIFIED: ErrorReason.Value.ValueType  # 0
@@ -106,6 +112,12 @@ class ErrorReason(_message.Message):
     """
     DEADLINE_EXCEEDED: ErrorReason.Value.ValueType  # 10
     """The call took longer than its deadline."""
+    PATH_NOT_FOUND: ErrorReason.Value.ValueType  # 11
+    """Nothing is found under this path."""
+    METHOD_NOT_ALLOWED: ErrorReason.Value.ValueType  # 12
+    """The path exists and can only be read: GET."""
+    REQUEST_TOO_LARGE: ErrorReason.Value.ValueType  # 13
+    """The request's body or headers are larger than any call needs."""
 
     def __init__(
         self,
