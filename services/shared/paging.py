@@ -7,9 +7,9 @@ from base64 import b64decode, urlsafe_b64encode
 from typing import TypeVar
 
 import msgspec
+from stratum.common.v1.error_reason_pb2 import ErrorReason
 
 from services.shared.errors import InvalidArgument
-from stratum.common.v1.error_reason_pb2 import ErrorReason
 
 T = TypeVar("T")
 

@@ -1,0 +1,227 @@
+"""The words of consensus: what a book quotes, what one observation brought, and what is known of an event.
+
+Every number speaks for the canonical side: home in h2h and spreads, over in totals. Lines are points, prices decimal
+odds, probabilities 0..1 with the vig removed, times aware and in UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+#: Why a book is left out of the consensus.
+IMPLAUSIBLE = "implausible"
+PRE_TIP_QUOTE = "pre_tip_quote"
+STALE = "stale"
+#: Why a book's price counts for nothing though its line does: it stands on another line, and there is no scale.
+OTHER_LINE = "other_line"
+
+#: What limits the consensus of a market.
+TOO_FEW_BOOKS = "too_few_books"
+NO_SIGMA = "no_sigma"
+
+
+class MarketKey(NamedTuple):
+    """Names a market inside an event; `player` is empty but for props."""
+
+    market: str
+    player: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeQuote:
+    """One outcome's price, and when its present price and line were first seen."""
+
+    outcome: str
+    price: float
+    observed_at: datetime
+    snapshot_id: str
+    link: str | None = None
+    limit: float | None = None
+    sid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """One book's whole market: two outcomes, or three with a draw, the canonical side first."""
+
+    book: str
+    line: float | None
+    outcomes: tuple[OutcomeQuote, ...]
+    observed_at: datetime
+    last_update: datetime | None = None
+    changed_after: datetime | None = None
+    changed_by: datetime | None = None
+    previous_seen_at: datetime | None = None
+
+    @property
+    def prices(self) -> tuple[float, ...]:
+        """Decimal prices in the order of the outcomes."""
+        return tuple(outcome.price for outcome in self.outcomes)
+
+    @property
+    def other(self) -> OutcomeQuote:
+        """The side opposite to the canonical one; never the draw."""
+        return next(outcome for outcome in self.outcomes[1:] if outcome.outcome != "draw")
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The rest of the market, as seen from one book: everything outside its cluster.
+
+    `fair_probability` is the canonical side's at the line of that book, so that it compares with the book's own.
+    """
+
+    clusters: int
+    consensus_line: float | None
+    fair_line: float | None
+    fair_probability: float | None
+    dispersion: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one book stands in a market. `excluded` says why it is left out of the consensus; empty when it is in."""
+
+    cluster: str
+    fair_probability: float
+    implied_mean: float | None
+    excluded: str = ""
+    others: Others | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Consensus:
+    """What the market as a whole thinks. Without enough clusters only the counts, the exclusions and the note speak."""
+
+    books: int
+    clusters: int
+    in_play: bool
+    note: str = ""
+    consensus_line: float | None = None
+    fair_line: float | None = None
+    fair_probability: float | None = None
+    consensus_price: float | None = None
+    dispersion: float | None = None
+    dispersion_mad: float | None = None
+    #: (book, reason), by book.
+    excluded: tuple[tuple[str, str], ...] = ()
+    #: (book, what it counted for in the fair probability), by book.
+    weights: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a consensus at all."""
+        return self.note != TOO_FEW_BOOKS
+
+
+@dataclass(frozen=True, slots=True)
+class PricedMarket:
+    """A market's consensus and, by book, where each stands against the others."""
+
+    consensus: Consensus
+    standings: dict[str, Standing]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The newest poll that asked for these markets and books (none named: every book), and the interval it keeps."""
+
+    markets: tuple[str, ...]
+    books: tuple[str, ...]
+    observed_at: datetime
+    interval_seconds: float
+
+    def covers(self, market: str, book: str) -> bool:
+        """Whether a quote that was there would have come with this poll."""
+        return market in self.markets and (not self.books or book in self.books)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One event as one successful poll saw it: what changed, or, in a keyframe, everything."""
+
+    event_id: str
+    sport_key: str
+    home_team: str
+    away_team: str
+    revision: int
+    previous_revision: int
+    observed_at: datetime
+    asked: Coverage
+    commence_time: datetime | None
+    keyframe: bool
+    changes: tuple[tuple[MarketKey, Quote], ...] = ()
+    removed: tuple[tuple[MarketKey, str], ...] = ()
+    #: (market, book, when the provider last read it) of quotes that did not change.
+    reads: tuple[tuple[MarketKey, str, datetime], ...] = ()
+
+    @property
+    def in_play(self) -> bool:
+        """Whether the event had begun, by the start given in this same observation."""
+        return self.commence_time is not None and self.observed_at >= self.commence_time
+
+
+@dataclass(frozen=True, slots=True)
+class MarketState:
+    """One market between two observations. Without quotes it only remembers that its end was said."""
+
+    quotes: dict[str, Quote]
+    #: Quotes that are there but no longer count, by book: why.
+    dead: dict[str, str]
+    priced: PricedMarket
+    #: When the newest row was written.
+    row_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EventState:
+    """One event between two observations. `revision` counts the messages emitted for it."""
+
+    revision: int = 0
+    #: The configuration that priced the markets.
+    config_hash: str = ""
+    coverage: tuple[Coverage, ...] = ()
+    markets: dict[MarketKey, MarketState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsensusRow:
+    """A market's consensus as it was published, or repeated as a heartbeat."""
+
+    event_id: str
+    sport_key: str
+    key: MarketKey
+    observed_at: datetime
+    consensus: Consensus
+    heartbeat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QuotePoint:
+    """One book's quote from an observation on, for the canonical side. Without prices: from here on it was gone."""
+
+    event_id: str
+    key: MarketKey
+    book: str
+    observed_at: datetime
+    line: float | None = None
+    price: float | None = None
+    price_other: float | None = None
+    fair_probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GameRow:
+    """An event as last observed."""
+
+    event_id: str
+    sport_key: str
+    home_team: str
+    away_team: str
+    commence_time: datetime | None
+    observed_at: datetime
+    in_play: bool
+    markets: tuple[str, ...]
+    books: int

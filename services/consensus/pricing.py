@@ -1,0 +1,279 @@
+"""Many books, one market: consensus, fair price, dispersion, and each book against the rest. Pure.
+
+What counts and how often:
+
+- Books that share one feed vote once. Wherever lines or probabilities are counted (consensus line, dispersion, how many
+  stand apart) the vote is the cluster's, the median of its members; in the weighted median of implied means every book
+  weighs sharpness / members of its cluster, so that the cluster as a whole weighs as one book.
+- Freshness is 1 for a quote that is alive; a dead one (`stale`, `pre_tip_quote`) comes in with its reason and counts for
+  nothing.
+- A quote is implausible when it stands at least `implausible_multiple` dislocation thresholds away from at least
+  `implausible_clusters` other clusters, and from more clusters than it stands near to, its own included. Distances are
+  taken on the common scale (h2h: in probability; without a scale: between raw lines). The second condition is what keeps
+  a few palpable errors, each somewhere else, from condemning the sound books that surround them; all quotes are judged
+  at once, so no order of judging matters.
+- Without a scale (no σ for the sport or market) lines still have a median and a dispersion, but prices are compared only
+  on one and the same line: the fair probability comes from the books that stand on the consensus line, if those alone
+  are enough clusters; the rest are listed as `other_line`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from services.consensus.model import (
+    IMPLAUSIBLE,
+    NO_SIGMA,
+    OTHER_LINE,
+    TOO_FEW_BOOKS,
+    Consensus,
+    Others,
+    PricedMarket,
+    Quote,
+    Standing,
+)
+from services.shared import odds
+from services.shared.odds import MarketKind, MarketModel, canonical
+
+
+@dataclass(frozen=True, slots=True)
+class PricingRules:
+    """The tables and thresholds behind every number here; all of them are part of the configuration hash."""
+
+    market_model: MarketModel = field(default_factory=MarketModel)
+    #: How far a book must stand from the others to be called dislocated: points, points, probability.
+    dislocation_threshold: Mapping[MarketKind, float] = field(
+        default_factory=lambda: {MarketKind.SPREAD: 1.0, MarketKind.TOTAL: 2.0, MarketKind.H2H: 0.03}
+    )
+    implausible_multiple: float = 4.0
+    implausible_clusters: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """One book's quote, reduced to what is compared."""
+
+    name: str
+    cluster: str
+    line: float | None
+    probability: float
+    mean: float | None
+    #: Where it stands on the scale on which plausibility is judged.
+    position: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Vote:
+    """One cluster's voice: the medians of its members, and each member's implied mean with its weight."""
+
+    cluster: str
+    members: tuple[_Book, ...]
+    line: float | None
+    probability: float
+    means: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """How the numbers of one market are compared."""
+
+    kind: MarketKind
+    sigma: float | None
+
+    @property
+    def is_common(self) -> bool:
+        return self.kind is MarketKind.H2H or self.sigma is not None
+
+
+def price_market(
+    market: str,
+    sport_key: str,
+    quotes: Mapping[str, Quote],
+    dead: Mapping[str, str],
+    in_play: bool,
+    rules: PricingRules,
+) -> PricedMarket:
+    """The consensus of one market and each book's standing, from the quotes by book.
+
+    `dead` names the quotes that no longer count, with the reason. `market` is a key that Stratum reads.
+    """
+    kind = odds.market_kind(market)
+    assert kind is not None, f"the edge lets no {market} through"
+    model = rules.market_model
+    scale = _Scale(kind, model.sigma_of(sport_key, market))
+    books = [_reduced(quotes[name], model.cluster_of(name), scale) for name in sorted(quotes)]
+    alive = [book for book in books if book.name not in dead]
+    implausible = _implausible(alive, kind, rules)
+    reasons = {**dead, **dict.fromkeys(implausible, IMPLAUSIBLE)}
+    votes = _votes([book for book in alive if book.name not in implausible], rules)
+
+    consensus = _consensus(votes, scale, reasons, in_play, rules)
+    seen_from = {cluster: [vote for vote in votes if vote.cluster != cluster] for cluster in {b.cluster for b in books}}
+    summaries = {cluster: _summary(others, scale) for cluster, others in seen_from.items() if others}
+    standings = {
+        book.name: Standing(
+            cluster=book.cluster,
+            fair_probability=book.probability,
+            implied_mean=book.mean,
+            excluded=reasons.get(book.name, ""),
+            others=_others(book, seen_from[book.cluster], summaries.get(book.cluster), scale, rules),
+        )
+        for book in books
+    }
+    return PricedMarket(consensus, standings)
+
+
+def nobody_quotes(in_play: bool) -> PricedMarket:
+    """A market that every book has left."""
+    return PricedMarket(Consensus(books=0, clusters=0, in_play=in_play, note=TOO_FEW_BOOKS), {})
+
+
+def fair_probability(quote: Quote) -> float:
+    """The canonical side's probability at the quote's own line, the vig removed over all its outcomes."""
+    return odds.fair_probabilities(quote.prices)[0]
+
+
+def _reduced(quote: Quote, cluster: str, scale: _Scale) -> _Book:
+    probability = fair_probability(quote)
+    mean = odds.implied_mean(scale.kind, quote.line, probability, scale.sigma)
+    if scale.kind is MarketKind.H2H:
+        position = probability
+    elif mean is not None:
+        position = mean
+    else:
+        assert quote.line is not None, "the edge lets no spread or total without a line through"
+        position = quote.line
+    return _Book(quote.book, cluster, quote.line, probability, mean, position)
+
+
+def _implausible(books: Sequence[_Book], kind: MarketKind, rules: PricingRules) -> frozenset[str]:
+    limit = rules.implausible_multiple * rules.dislocation_threshold[kind]
+    if not books or max(book.position for book in books) - min(book.position for book in books) < limit:
+        return frozenset()  # nobody is that far from anybody: nearly always so
+    members: dict[str, list[float]] = {}
+    for book in books:
+        members.setdefault(book.cluster, []).append(book.position)
+    positions = {cluster: odds.median(held) for cluster, held in members.items()}
+
+    def stands_apart(book: _Book) -> bool:
+        far = sum(
+            canonical(abs(book.position - position)) >= limit
+            for cluster, position in positions.items()
+            if cluster != book.cluster
+        )
+        return far >= rules.implausible_clusters and far > len(positions) - far
+
+    return frozenset(book.name for book in books if stands_apart(book))
+
+
+def _votes(books: Sequence[_Book], rules: PricingRules) -> list[_Vote]:
+    members: dict[str, list[_Book]] = {}
+    for book in books:
+        members.setdefault(book.cluster, []).append(book)
+    return [_vote(cluster, held, rules.market_model) for cluster, held in sorted(members.items())]
+
+
+def _vote(cluster: str, members: Sequence[_Book], model: MarketModel) -> _Vote:
+    lines = [book.line for book in members if book.line is not None]
+    return _Vote(
+        cluster=cluster,
+        members=tuple(members),
+        line=odds.median(lines) if lines else None,
+        probability=odds.median([book.probability for book in members]),
+        means=tuple((book.mean, _weight(book, members, model)) for book in members if book.mean is not None),
+    )
+
+
+def _weight(book: _Book, members: Sequence[_Book], model: MarketModel) -> float:
+    return model.sharpness.get(book.name, 1.0) / len(members)
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """What some clusters say together."""
+
+    line: float | None
+    mean: float | None
+    dispersion: float
+
+
+def _summary(votes: Sequence[_Vote], scale: _Scale) -> _Summary:
+    values = _values(votes, scale)
+    middle = math.fsum(values) / len(values)
+    deviation = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / len(values))
+    return _Summary(
+        line=None if scale.kind is MarketKind.H2H else canonical(odds.median(values)),
+        mean=odds.weighted_median([held for vote in votes for held in vote.means]) if scale.is_common else None,
+        dispersion=canonical(deviation),
+    )
+
+
+def _values(votes: Sequence[_Vote], scale: _Scale) -> list[float]:
+    if scale.kind is MarketKind.H2H:
+        return [vote.probability for vote in votes]
+    return [vote.line for vote in votes if vote.line is not None]
+
+
+def _consensus(
+    votes: Sequence[_Vote], scale: _Scale, reasons: Mapping[str, str], in_play: bool, rules: PricingRules
+) -> Consensus:
+    model = rules.market_model
+    books = [book for vote in votes for book in vote.members]
+    excluded = dict(reasons)
+    if len(votes) < model.consensus_min_books:
+        return Consensus(len(books), len(votes), in_play, TOO_FEW_BOOKS, excluded=tuple(sorted(excluded.items())))
+    summary = _summary(votes, scale)
+    if summary.mean is not None:
+        probability = odds.probability_at(scale.kind, summary.mean, summary.line, scale.sigma)
+        weights = {book.name: _weight(book, vote.members, model) for vote in votes for book in vote.members}
+    else:
+        on_line = _votes([book for book in books if book.line == summary.line], rules)
+        excluded |= {book.name: OTHER_LINE for book in books if book.line != summary.line}
+        enough = len(on_line) >= model.consensus_min_books
+        probability = _probability_on_one_line(on_line, model) if enough else None
+        weights = {book.name: _weight(book, vote.members, model) for vote in on_line for book in vote.members if enough}
+    values = _values(votes, scale)
+    center = odds.median(values)
+    return Consensus(
+        books=len(books),
+        clusters=len(votes),
+        in_play=in_play,
+        note="" if scale.is_common else NO_SIGMA,
+        consensus_line=summary.line,
+        fair_line=None if summary.mean is None else odds.fair_line(scale.kind, summary.mean),
+        fair_probability=probability,
+        consensus_price=canonical(1.0 / probability) if probability else None,
+        dispersion=summary.dispersion,
+        dispersion_mad=canonical(odds.median([abs(value - center) for value in values])),
+        excluded=tuple(sorted(excluded.items())),
+        weights=tuple(sorted((name, canonical(weight)) for name, weight in weights.items())),
+    )
+
+
+def _others(
+    book: _Book, votes: Sequence[_Vote], summary: _Summary | None, scale: _Scale, rules: PricingRules
+) -> Others | None:
+    if summary is None:
+        return None
+    if summary.mean is not None:
+        probability = odds.probability_at(scale.kind, summary.mean, book.line, scale.sigma)
+    else:
+        on_line = _votes([held for vote in votes for held in vote.members if held.line == book.line], rules)
+        probability = _probability_on_one_line(on_line, rules.market_model) if on_line else None
+    return Others(
+        clusters=len(votes),
+        consensus_line=summary.line,
+        fair_line=None if summary.mean is None else odds.fair_line(scale.kind, summary.mean),
+        fair_probability=probability,
+        dispersion=summary.dispersion,
+    )
+
+
+def _probability_on_one_line(votes: Sequence[_Vote], model: MarketModel) -> float:
+    return canonical(
+        odds.weighted_median(
+            [(book.probability, _weight(book, vote.members, model)) for vote in votes for book in vote.members]
+        )
+    )

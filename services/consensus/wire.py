@@ -1,0 +1,253 @@
+"""Protobuf to the words of consensus, and back. What cannot be used is refused here, and nobody checks again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+from stratum.common.v1 import market_pb2 as common
+from stratum.consensus.v1 import events_pb2, market_pb2
+from stratum.ingest.v1.events_pb2 import EventObserved
+
+from services.consensus import model
+from services.consensus.model import MarketKey, Observation, OutcomeQuote, Quote
+from services.shared import odds
+from services.shared.errors import Malformed
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_OUTCOME_NAMES = {value: name.lower() for name, value in common.Outcome.Value.items()}
+_OUTCOME_VALUES = {name: value for value, name in _OUTCOME_NAMES.items()}
+#: The outcomes that each kind of market has, the canonical one first.
+_TWO_WAY = {
+    odds.MarketKind.H2H: {"home", "away"},
+    odds.MarketKind.SPREAD: {"home", "away"},
+    odds.MarketKind.TOTAL: {"over", "under"},
+}
+
+
+def observation(payload: bytes) -> Observation:
+    """What an `EventObserved` says. Raises Malformed for anything that no later message could make sense of."""
+    try:
+        message = EventObserved.FromString(payload)
+    except DecodeError as error:
+        raise Malformed(f"not an EventObserved: {error}") from error
+    event = message.event
+    if not event.event_id or not event.sport_key or not event.HasField("observed_at"):
+        raise Malformed("an observation without event, sport or time")
+    if event.revision <= event.previous_revision:
+        raise Malformed(f"revision {event.revision} does not come after {event.previous_revision}")
+    observed_at = moment(event.observed_at)
+    return Observation(
+        event_id=event.event_id,
+        sport_key=event.sport_key,
+        home_team=event.home_team,
+        away_team=event.away_team,
+        revision=event.revision,
+        previous_revision=event.previous_revision,
+        observed_at=observed_at,
+        asked=model.Coverage(
+            markets=tuple(sorted(event.asked.markets)),
+            books=tuple(sorted(event.asked.books)),
+            observed_at=observed_at,
+            interval_seconds=event.expected_interval_seconds,
+        ),
+        commence_time=moment(event.commence_time) if event.HasField("commence_time") else None,
+        keyframe=event.keyframe,
+        changes=tuple((_key(change.key), _quote(change)) for change in message.changes),
+        removed=tuple((_key(gone.key), gone.book) for gone in message.removed),
+        reads=tuple(
+            (_key(read.key), read.book, observed_at - timedelta(seconds=read.age_seconds)) for read in message.reads
+        ),
+    )
+
+
+def markets_updated(
+    seen: Observation,
+    revision: int,
+    keyframe: bool,
+    markets: Sequence[market_pb2.MarketView],
+    removed: Sequence[MarketKey],
+    config_hash: str,
+) -> events_pb2.MarketsUpdated:
+    """What an observation made of its event, under our own count of revisions."""
+    return events_pb2.MarketsUpdated(
+        event=common.EventHeader(
+            event_id=seen.event_id,
+            sport_key=seen.sport_key,
+            revision=revision,
+            previous_revision=revision - 1,
+            observed_at=timestamp(seen.observed_at),
+            expected_interval_seconds=seen.asked.interval_seconds,
+            asked=common.Coverage(markets=seen.asked.markets, books=seen.asked.books),
+            commence_time=optional_timestamp(seen.commence_time),
+            home_team=seen.home_team,
+            away_team=seen.away_team,
+            keyframe=keyframe,
+        ),
+        markets=markets,
+        removed=[market_key(key) for key in removed],
+        config_hash=config_hash,
+    )
+
+
+def market_view(
+    seen: Observation, key: MarketKey, state: model.MarketState, devig_method: str
+) -> market_pb2.MarketView:
+    """A market whole, as it stands after an observation."""
+    return market_pb2.MarketView(
+        key=market_key(key),
+        consensus=consensus(
+            seen.event_id, seen.sport_key, key, seen.observed_at, state.priced.consensus, devig_method, heartbeat=False
+        ),
+        books=[
+            _book_view(key, state.quotes[book], standing) for book, standing in sorted(state.priced.standings.items())
+        ],
+    )
+
+
+def consensus(
+    event_id: str,
+    sport_key: str,
+    key: MarketKey,
+    observed_at: datetime,
+    held: model.Consensus,
+    devig_method: str,
+    heartbeat: bool,
+) -> market_pb2.Consensus:
+    """The consensus of one market at one observation."""
+    return market_pb2.Consensus(
+        event_id=event_id,
+        sport_key=sport_key,
+        market=key.market,
+        player=key.player,
+        observed_at=timestamp(observed_at),
+        consensus_line=held.consensus_line,
+        fair_line=held.fair_line,
+        fair_probability=held.fair_probability,
+        consensus_price=held.consensus_price,
+        dispersion=held.dispersion,
+        dispersion_mad=held.dispersion_mad,
+        books=held.books,
+        clusters=held.clusters,
+        devig_method=devig_method,
+        in_play=held.in_play,
+        excluded=[market_pb2.ExcludedBook(book=book, reason=reason) for book, reason in held.excluded],
+        note=held.note,
+        weights=[market_pb2.BookWeight(book=book, weight=weight) for book, weight in held.weights],
+        heartbeat=heartbeat,
+    )
+
+
+def market_key(key: MarketKey) -> common.MarketKey:
+    """The key as it travels."""
+    return common.MarketKey(market=key.market, player=key.player)
+
+
+def moment(stamp: Timestamp) -> datetime:
+    """An aware time of a timestamp, to the microsecond."""
+    return _moment(stamp.seconds, stamp.nanos)
+
+
+def timestamp(at: datetime) -> Timestamp:
+    """A timestamp of an aware time."""
+    since = at - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+def optional_timestamp(at: datetime | None) -> Timestamp | None:
+    """A timestamp, or None where there is no time."""
+    return None if at is None else timestamp(at)
+
+
+# An observation repeats the same few times in many quotes.
+@lru_cache(maxsize=4096)
+def _moment(seconds: int, nanos: int) -> datetime:
+    return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
+
+
+def _key(key: common.MarketKey) -> MarketKey:
+    if odds.market_kind(key.market) is None:
+        raise Malformed(f"a market that nobody reads: {key.market!r}")
+    return MarketKey(key.market, key.player)
+
+
+def _quote(sent: common.BookQuote) -> Quote:
+    kind = odds.market_kind(sent.key.market)
+    outcomes = tuple(_outcome(outcome) for outcome in sent.outcomes)
+    names = [outcome.outcome for outcome in outcomes]
+    assert kind is not None, "the key was read first"
+    if set(names) - {"draw"} != _TWO_WAY[kind] or len(set(names)) != len(names) or names[0] not in {"home", "over"}:
+        raise Malformed(f"{sent.book} quotes {names} in {sent.key.market}")
+    if not sent.HasField("observed_at"):
+        raise Malformed(f"{sent.book} quotes {sent.key.market} at no time")
+    if kind is not odds.MarketKind.H2H and not sent.HasField("line"):
+        raise Malformed(f"{sent.book} quotes {sent.key.market} without a line")
+    return Quote(
+        book=sent.book,
+        line=sent.line + 0.0 if sent.HasField("line") else None,
+        outcomes=outcomes,
+        observed_at=moment(sent.observed_at),
+        last_update=moment(sent.last_update) if sent.HasField("last_update") else None,
+        changed_after=moment(sent.changed_after) if sent.HasField("changed_after") else None,
+        changed_by=moment(sent.changed_by) if sent.HasField("changed_by") else None,
+        previous_seen_at=moment(sent.previous_seen_at) if sent.HasField("previous_seen_at") else None,
+    )
+
+
+def _outcome(sent: common.OutcomePrice) -> OutcomeQuote:
+    if not sent.price > 1.0 or sent.price == float("inf"):
+        raise Malformed(f"a decimal price of {sent.price}")
+    return OutcomeQuote(
+        outcome=_OUTCOME_NAMES.get(sent.outcome, "unspecified"),
+        price=sent.price,
+        observed_at=moment(sent.observed_at),
+        snapshot_id=sent.snapshot_id,
+        link=sent.link if sent.HasField("link") else None,
+        limit=sent.limit if sent.HasField("limit") else None,
+        sid=sent.sid if sent.HasField("sid") else None,
+    )
+
+
+def _book_view(key: MarketKey, quote: Quote, standing: model.Standing) -> market_pb2.BookView:
+    return market_pb2.BookView(
+        quote=common.BookQuote(
+            book=quote.book,
+            key=market_key(key),
+            line=quote.line,
+            outcomes=[
+                common.OutcomePrice(
+                    outcome=_OUTCOME_VALUES[outcome.outcome],
+                    price=outcome.price,
+                    observed_at=timestamp(outcome.observed_at),
+                    snapshot_id=outcome.snapshot_id,
+                    link=outcome.link,
+                    limit=outcome.limit,
+                    sid=outcome.sid,
+                )
+                for outcome in quote.outcomes
+            ],
+            last_update=optional_timestamp(quote.last_update),
+            changed_after=optional_timestamp(quote.changed_after),
+            changed_by=optional_timestamp(quote.changed_by),
+            observed_at=timestamp(quote.observed_at),
+            previous_seen_at=optional_timestamp(quote.previous_seen_at),
+        ),
+        cluster=standing.cluster,
+        fair_probability=standing.fair_probability,
+        implied_mean=standing.implied_mean,
+        excluded=standing.excluded,
+        others=None if standing.others is None else _others(standing.others),
+    )
+
+
+def _others(others: model.Others) -> market_pb2.OthersView:
+    return market_pb2.OthersView(
+        clusters=others.clusters,
+        fair_line=others.fair_line,
+        fair_probability=others.fair_probability,
+        dispersion=others.dispersion,
+        consensus_line=others.consensus_line,
+    )
