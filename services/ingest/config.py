@@ -1,0 +1,89 @@
+"""Settings of ingest: where the provider is, what to ask it for, how often, and when to give up."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from services.shared.config import SHARED_PREFIX, CommaSeparated, ServiceConfig
+
+#: The provider's own hosts. Another company is called almost the same, and a key sent there is a key lost.
+PROVIDER_HOSTS = ("api.the-odds-api.com", "ipv6-api.the-odds-api.com")
+LOOK_ALIKES = ("the-odds-api.com", "theoddsapi.com", "odds-api.com", "oddsapi.com")
+
+
+class Config(ServiceConfig):
+    """What ingest needs to know."""
+
+    prefixes: ClassVar[tuple[str, ...]] = (SHARED_PREFIX, "ODDS_API_", "INGEST_")
+
+    grpc_port: int = Field(default=50051, ge=0, le=65535)
+    metrics_port: int = Field(default=9101, ge=0, le=65535)
+
+    #: Without a key nothing is asked of the provider; another base URL, such as a simulator's, may do without one.
+    odds_api_key: SecretStr | None = None
+    odds_api_base_url: str = "https://api.the-odds-api.com"
+    odds_api_sports: CommaSeparated = ("basketball_nba",)
+    odds_api_markets: CommaSeparated = ("h2h", "spreads", "totals")
+    odds_api_regions: CommaSeparated = ("us",)
+    #: Bookmakers by name, of any region; ten cost what one region does. Given, they replace the regions.
+    odds_api_bookmakers: CommaSeparated = ()
+    odds_api_poll_interval_seconds: float = Field(default=60.0, ge=1.0)
+    odds_api_http_timeout_seconds: float = Field(default=25.0, gt=0)
+    #: Attempts in all, the first included.
+    odds_api_retry_attempts: int = Field(default=3, ge=1, le=10)
+    #: Pause before the second attempt; each further one doubles it, with jitter.
+    odds_api_retry_backoff_seconds: float = Field(default=0.5, ge=0)
+    #: Single events asked for in one cycle, where a market is sold event by event.
+    odds_api_max_events_per_cycle: int = Field(default=40, ge=0)
+    #: The provider's past costs ten times its present, so it must be switched on.
+    odds_api_historical_enabled: bool = False
+    #: How far back a backfill reaches when it is not told.
+    odds_api_historical_lookback_days: int = Field(default=7, ge=1)
+    #: Where time comes from: our own clock, or the provider's Date header, which a simulator sends in its own time.
+    odds_api_clock: Literal["system", "provider"] = "system"
+    #: How much faster the provider's time runs than ours; only a simulator's does. Pauses are divided by it.
+    odds_api_clock_rate: float = Field(default=1.0, gt=0)
+
+    #: A poller that has not renewed its lease for this long may be replaced.
+    ingest_lease_seconds: float = Field(default=10.0, ge=1.0)
+    #: Responses of a backfill that are kept in one transaction, at most.
+    ingest_backfill_batch: int = Field(default=16, ge=1)
+
+    @field_validator("odds_api_base_url")
+    @classmethod
+    def _is_the_provider(cls, value: str) -> str:
+        """Refuses what looks like the provider and is not; any other address is somebody's explicit choice."""
+        try:
+            parts = urlsplit(value.rstrip("/"))
+            host = parts.hostname or ""
+        except ValueError:
+            raise ValueError("is no address") from None
+        if parts.scheme not in ("http", "https") or not host or parts.query or parts.username:
+            raise ValueError("is an http or https address without a user or a query")
+        if host in PROVIDER_HOSTS:
+            if parts.scheme != "https" or parts.port not in (None, 443):
+                raise ValueError("the provider is asked over https: the key is in the address")
+        elif any(host == name or host.endswith(f".{name}") for name in LOOK_ALIKES):
+            raise ValueError(f"is not the provider, whose host is {PROVIDER_HOSTS[0]}")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Self:
+        if not self.odds_api_markets:
+            raise ValueError("ODDS_API_MARKETS names no market")
+        if not self.odds_api_regions and not self.odds_api_bookmakers:
+            raise ValueError("neither ODDS_API_REGIONS nor ODDS_API_BOOKMAKERS names anything")
+        return self
+
+    @property
+    def is_live_provider(self) -> bool:
+        """Whether calls go to the provider itself, where they cost credits."""
+        return urlsplit(self.odds_api_base_url).hostname in PROVIDER_HOSTS
+
+    @property
+    def polls(self) -> bool:
+        """Whether there is anyone to ask: the provider with a key, or another server."""
+        return self.odds_api_key is not None or not self.is_live_provider

@@ -1,0 +1,493 @@
+"""Makes clean quotes of what the provider sent: any of its shapes in, only values that a rule may trust out. Pure.
+
+Nothing here raises for bad input. What cannot be used is counted under a `Rejection` and skipped: one outcome, one
+quote, one book or one event, never the response. Past this edge nobody checks again: a price is decimal and above 1.01,
+a line is a multiple of a quarter, a time has a zone, a quote has all its outcomes.
+
+An event that is in the response but cannot be read is reported as unreadable rather than left out, so that nobody takes
+it for one that has disappeared.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeGuard
+
+from services.ingest.bookmakers import canonical_book
+from services.shared.identity import EPOCH
+from services.shared.odds import MarketKind, canonical, decimal_from_american, market_kind
+
+#: Prices up to this are how books say "not offered" in a field that must hold a number.
+PLACEHOLDER_PRICE = 1.01
+#: Event ids become part of a subject on the bus, so they may not hold its separators.
+EVENT_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+#: Market and book keys, as the provider writes them.
+KEY = re.compile(r"[0-9a-z_]{1,64}")
+
+
+class Rejection(StrEnum):
+    """Why something the provider sent is not used. Counted in outcomes; what holds none counts as one."""
+
+    #: The response, event, book, market or outcome is not of the shape the provider documents.
+    MALFORMED = "malformed"
+    #: The event has no id that could name it.
+    NO_EVENT_ID = "no_event_id"
+    #: The event does not name two teams: an outright, or a broken one.
+    NO_TEAMS = "no_teams"
+    #: The event has no list of bookmakers at all; an empty one is an ordinary answer.
+    NO_BOOKMAKERS = "no_bookmakers"
+    #: Two events share an id and do not agree.
+    DUPLICATE_EVENT = "duplicate_event"
+    #: The book is not in the canonical table; it is quarantined.
+    UNKNOWN_BOOK = "unknown_book"
+    #: A book stands under its old key beside its present one, which wins.
+    RENAMED_BOOK_TWICE = "renamed_book_twice"
+    #: One book quotes one market twice and the two do not agree.
+    DUPLICATE_QUOTE = "duplicate_quote"
+    #: Odds for laying a bet, which are not odds for backing it.
+    LAY_MARKET = "lay_market"
+    #: One of many lines, where the main one is meant.
+    ALTERNATE_LINE = "alternate_line"
+    #: A market that Stratum does not read: outrights, team totals, …
+    UNKNOWN_MARKET = "unknown_market"
+    #: A prop that does not say which player.
+    MISSING_PLAYER = "missing_player"
+    #: A name that is no side of this market.
+    UNKNOWN_OUTCOME = "unknown_outcome"
+    #: The same side twice at one line.
+    DUPLICATE_OUTCOME = "duplicate_outcome"
+    #: Null, NaN, `OFF`, or anything else that is no finite number.
+    PRICE_NOT_A_NUMBER = "price_not_a_number"
+    #: Decimal odds of 1 or less: a bet that cannot win.
+    PRICE_NOT_ABOVE_ONE = "price_not_above_one"
+    #: Between −100 and 100 in a response in American odds.
+    PRICE_NOT_AMERICAN = "price_not_american"
+    #: Up to 1.01: the book offers nothing.
+    PLACEHOLDER_PRICE = "placeholder_price"
+    #: A spread or total without its number.
+    MISSING_POINT = "missing_point"
+    #: A number of points that no book could settle: not a multiple of 0.25.
+    POINT_NOT_A_QUARTER = "point_not_a_quarter"
+    #: The sides do not stand on one line.
+    NOT_MIRRORED = "not_mirrored"
+    #: A side is missing or was rejected, so the vig cannot be removed.
+    ONE_SIDED = "one_sided"
+    #: A time without a zone, or no time at all. Only the time is dropped; what it belonged to stays, without it.
+    UNREADABLE_TIME = "unreadable_time"
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeQuote:
+    """One side of a book's quote."""
+
+    #: home, away, draw, over or under.
+    outcome: str
+    #: Decimal odds.
+    price: float
+    link: str | None = None
+    #: The largest stake, in the book's currency.
+    limit: float | None = None
+    sid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """One book's whole market: every side, and the canonical side's line."""
+
+    book: str
+    market: str
+    player: str
+    #: Home's point, or over's; None for h2h.
+    line: float | None
+    #: The canonical side first.
+    outcomes: tuple[OutcomeQuote, ...]
+    #: When the provider last read it at the book, if it said.
+    last_update: datetime | None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What the quote is a quote of: market, player, book."""
+        return (self.market, self.player, self.book)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenEvent:
+    """One event as one response showed it."""
+
+    event_id: str
+    sport_key: str
+    home_team: str
+    away_team: str
+    #: None where the start cannot be read.
+    commence_time: datetime | None
+    #: In the order of their keys.
+    quotes: tuple[Quote, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenBook:
+    """A bookmaker that is not in the canonical table, in one response."""
+
+    book: str
+    title: str
+    quotes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one response showed, and what of it could not be used."""
+
+    #: In the order of their ids.
+    events: tuple[SeenEvent, ...] = ()
+    #: Ids of events that are there and cannot be read: neither observed nor gone.
+    unreadable: frozenset[str] = frozenset()
+    rejected: Mapping[Rejection, int] = field(default_factory=dict)
+    quarantined: tuple[SeenBook, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """True where the response named no event at all."""
+        return not self.events and not self.unreadable
+
+
+def normalize(body: object, sport_key: str = "") -> Seen:
+    """What a response of the odds or event-odds endpoint shows; `sport_key` serves events that do not say their own."""
+    given = [body] if isinstance(body, Mapping) else body
+    if not _is_list(given):
+        return Seen(rejected={Rejection.MALFORMED: 1})
+    return _Reader(american=is_american(given), sport_key=sport_key).read(given)
+
+
+def is_american(events: Sequence[object]) -> bool:
+    """Whether a response is in American odds: a property of the whole, since 150 alone may be either.
+
+    American prices never lie between −100 and 100 and decimal ones hardly ever outside, so the greater part decides and
+    one garbled price changes nothing.
+    """
+    far = near = 0
+    for price in _every_price(events):
+        if abs(price) >= 100:
+            far += 1
+        else:
+            near += 1
+    return far > near
+
+
+class _Reader:
+    """Reads the events of one response, counting what it leaves out."""
+
+    def __init__(self, american: bool, sport_key: str) -> None:
+        self._american = american
+        self._sport_key = sport_key
+        self._rejected: Counter[Rejection] = Counter()
+        self._quarantined: dict[str, SeenBook] = {}
+
+    def read(self, given: Sequence[object]) -> Seen:
+        copies: dict[str, list[SeenEvent]] = {}
+        unreadable: set[str] = set()
+        for item in given:
+            event_id = _event_id(item)
+            event = self._event(item, event_id)
+            if event is not None:
+                copies.setdefault(event.event_id, []).append(event)
+            elif event_id is not None:
+                unreadable.add(event_id)
+        events = []
+        for event_id in sorted(copies):
+            first, *others = copies[event_id]
+            contradicted = event_id in unreadable or any(other != first for other in others)
+            for copy in copies[event_id] if contradicted else others:
+                self._rejected[Rejection.DUPLICATE_EVENT] += max(1, sum(len(quote.outcomes) for quote in copy.quotes))
+            if contradicted:
+                unreadable.add(event_id)
+            else:
+                events.append(first)
+        return Seen(
+            events=tuple(events),
+            unreadable=frozenset(unreadable),
+            rejected={reason: count for reason, count in sorted(self._rejected.items()) if count},
+            quarantined=tuple(self._quarantined[book] for book in sorted(self._quarantined)),
+        )
+
+    def _reject(self, reason: Rejection, part: object) -> None:
+        self._rejected[reason] += max(1, sum(1 for _ in _every_outcome(part)))
+
+    def _event(self, item: object, event_id: str | None) -> SeenEvent | None:
+        if not _is_object(item):
+            self._reject(Rejection.MALFORMED, item)
+            return None
+        if event_id is None:
+            self._reject(Rejection.NO_EVENT_ID, item)
+            return None
+        home, away = _text(item.get("home_team")), _text(item.get("away_team"))
+        if home is None or away is None or _folded(home) == _folded(away):
+            self._reject(Rejection.NO_TEAMS, item)
+            return None
+        books = item.get("bookmakers")
+        if not _is_list(books):
+            self._reject(Rejection.NO_BOOKMAKERS, item)
+            return None
+        sport_key = item.get("sport_key")
+        return SeenEvent(
+            event_id=event_id,
+            sport_key=sport_key if _is_key(sport_key) else self._sport_key,
+            home_team=home,
+            away_team=away,
+            commence_time=self._time(item.get("commence_time")),
+            quotes=self._quotes(books, _Sides(_folded(home), _folded(away))),
+        )
+
+    def _quotes(self, books: Sequence[object], sides: _Sides) -> tuple[Quote, ...]:
+        named = {book["key"] for book in books if _is_object(book) and _is_key(book.get("key"))}
+        copies: dict[tuple[str, str, str], list[Quote]] = {}
+        for book in books:
+            for quote in self._book(book, named, sides):
+                copies.setdefault(quote.key, []).append(quote)
+        quotes = []
+        for key in sorted(copies):
+            first, *others = copies[key]
+            if any(other != first for other in others):
+                self._rejected[Rejection.DUPLICATE_QUOTE] += sum(len(copy.outcomes) for copy in copies[key])
+            else:
+                self._rejected[Rejection.DUPLICATE_QUOTE] += sum(len(copy.outcomes) for copy in others)
+                quotes.append(first)
+        return tuple(quotes)
+
+    def _book(self, book: object, named: set[str], sides: _Sides) -> Iterator[Quote]:
+        if not _is_object(book) or not _is_key(book.get("key")) or not _is_list(book.get("markets")):
+            self._reject(Rejection.MALFORMED, book)
+            return
+        given: str = book["key"]
+        key = canonical_book(given)
+        if key is None:
+            self._reject(Rejection.UNKNOWN_BOOK, book)
+            known = self._quarantined.get(given)
+            title = _text(book.get("title")) or given
+            quotes = len(book["markets"]) + (known.quotes if known else 0)
+            # The greater title, so that the order of a response decides nothing.
+            self._quarantined[given] = SeenBook(given, max(title, known.title) if known else title, quotes)
+            return
+        if key != given and key in named:
+            self._reject(Rejection.RENAMED_BOOK_TWICE, book)
+            return
+        link = _link(book.get("link"))
+        for market in book["markets"]:
+            yield from self._market(key, market, book.get("last_update"), link, sides)
+
+    def _market(
+        self, book: str, market: object, book_update: object, book_link: str | None, sides: _Sides
+    ) -> Iterator[Quote]:
+        if not _is_object(market) or not _is_key(market.get("key")) or not _is_list(market.get("outcomes")):
+            self._reject(Rejection.MALFORMED, market)
+            return
+        key: str = market["key"]
+        kind = market_kind(key)
+        if kind is None:
+            self._reject(_why_unread(key), market)
+            return
+        by_player: dict[str, list[Mapping[str, Any]]] = {}
+        for outcome in market["outcomes"]:
+            if not _is_object(outcome):
+                self._reject(Rejection.MALFORMED, outcome)
+            elif not key.startswith("player_"):
+                by_player.setdefault("", []).append(outcome)
+            elif (player := _text(outcome.get("description"))) is None:
+                self._reject(Rejection.MISSING_PLAYER, outcome)
+            else:
+                by_player.setdefault(player, []).append(outcome)
+        # The odds endpoint dates book and market, event odds only the market, and older bodies only the book.
+        given_update = market.get("last_update")
+        last_update = self._time(book_update if given_update is None else given_update, optional=True)
+        link = _link(market.get("link")) or book_link
+        for player in sorted(by_player):
+            sided = self._sides(by_player[player], kind, sides, link)
+            if sided is not None:
+                line, outcomes = sided
+                yield Quote(book, key, player, line, outcomes, last_update)
+
+    def _sides(
+        self, given: Sequence[Mapping[str, Any]], kind: MarketKind, sides: _Sides, link: str | None
+    ) -> tuple[float | None, tuple[OutcomeQuote, ...]] | None:
+        """The line and sides of one quote, or None when any of them is wrong: half a market has no fair price."""
+        read = [(outcome, self._side(outcome, kind, sides, link)) for outcome in given]
+        good = [side for _, side in read if side is not None]
+        names = [quote.outcome for quote, _ in good]
+        if len(set(names)) < len(names):
+            lines = {point for _, point in good if point is not None}
+            several = len(lines) > (2 if kind is MarketKind.SPREAD else 1)
+            self._rejected[Rejection.ALTERNATE_LINE if several else Rejection.DUPLICATE_OUTCOME] += len(good)
+            return None
+        first, second = ("over", "under") if kind is MarketKind.TOTAL else ("home", "away")
+        if len(good) < len(read) or not {first, second} <= set(names):
+            self._rejected[Rejection.ONE_SIDED] += len(good)
+            return None
+        points = {quote.outcome: point for quote, point in good}
+        line = points[first]
+        mirrored = points[second] if line is None or kind is MarketKind.TOTAL else -line
+        if points[second] != mirrored:
+            self._rejected[Rejection.NOT_MIRRORED] += len(good)
+            return None
+        by_name = {quote.outcome: quote for quote, _ in good}
+        order = (first, second, "draw") if "draw" in by_name else (first, second)
+        return line, tuple(by_name[name] for name in order)
+
+    def _side(
+        self, outcome: Mapping[str, Any], kind: MarketKind, sides: _Sides, link: str | None
+    ) -> tuple[OutcomeQuote, float | None] | None:
+        """One side and its point, or None, counted."""
+        name = sides.name(outcome.get("name"), kind)
+        if name is None:
+            self._rejected[Rejection.UNKNOWN_OUTCOME] += 1
+            return None
+        price = self._price(outcome.get("price"))
+        if isinstance(price, Rejection):
+            self._rejected[price] += 1
+            return None
+        point = None
+        if kind is not MarketKind.H2H:
+            point = _number(outcome.get("point"))
+            if point is None:
+                self._rejected[Rejection.MISSING_POINT] += 1
+                return None
+            if not (point * 4).is_integer():
+                self._rejected[Rejection.POINT_NOT_A_QUARTER] += 1
+                return None
+        limit = _number(outcome.get("bet_limit"))
+        quote = OutcomeQuote(
+            outcome=name,
+            price=price,
+            link=_link(outcome.get("link")) or link,
+            limit=limit if limit is not None and limit > 0 else None,
+            sid=_text(outcome.get("sid")),
+        )
+        return quote, None if point is None else point + 0.0
+
+    def _price(self, given: object) -> float | Rejection:
+        price = _number(given)
+        if price is None:
+            return Rejection.PRICE_NOT_A_NUMBER
+        if self._american:
+            if abs(price) < 100:
+                return Rejection.PRICE_NOT_AMERICAN
+            price = decimal_from_american(price)
+        elif price <= 1:
+            return Rejection.PRICE_NOT_ABOVE_ONE
+        price = canonical(price)
+        return Rejection.PLACEHOLDER_PRICE if price <= PLACEHOLDER_PRICE else price
+
+    def _time(self, given: object, optional: bool = False) -> datetime | None:
+        if given is None and optional:
+            return None
+        moment = read_time(given)
+        if moment is None:
+            self._rejected[Rejection.UNREADABLE_TIME] += 1
+        return moment
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """The two teams, folded, by which outcomes are named."""
+
+    home: str
+    away: str
+
+    def name(self, given: object, kind: MarketKind) -> str | None:
+        """home, away, draw, over or under; None for what is no side of such a market."""
+        text = _text(given)
+        folded = "" if text is None else _folded(text)
+        if kind is MarketKind.TOTAL:
+            return folded if folded in ("over", "under") else None
+        if folded == self.home:
+            return "home"
+        if folded == self.away:
+            return "away"
+        return "draw" if folded == "draw" and kind is MarketKind.H2H else None
+
+
+def read_time(given: object) -> datetime | None:
+    """A moment in UTC from ISO text with a zone or from seconds since 1970; None for anything else."""
+    try:
+        if isinstance(given, str):
+            moment = datetime.fromisoformat(given)
+            return None if moment.tzinfo is None else moment.astimezone(UTC)
+        seconds = _number(given)
+        return None if seconds is None else EPOCH + timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _why_unread(market: str) -> Rejection:
+    if market.endswith("_lay"):
+        return Rejection.LAY_MARKET
+    return Rejection.ALTERNATE_LINE if "alternate" in market else Rejection.UNKNOWN_MARKET
+
+
+def _every_outcome(part: object) -> Iterator[Mapping[str, Any]]:
+    """The outcomes anywhere in a response, an event, a book or a market; an outcome holds itself."""
+    # A stack of our own: a hostile body may be nested more deeply than calls may.
+    waiting = [part]
+    while waiting:
+        item = waiting.pop()
+        if _is_list(item):
+            waiting.extend(item)
+        elif _is_object(item):
+            if "price" in item:
+                yield item
+            waiting.extend(item[name] for name in ("bookmakers", "markets", "outcomes") if name in item)
+
+
+def _every_price(events: Sequence[object]) -> Iterator[float]:
+    for outcome in _every_outcome(events):
+        if (price := _number(outcome.get("price"))) is not None:
+            yield price
+
+
+def _event_id(item: object) -> str | None:
+    given = item.get("id") if _is_object(item) else None
+    return given if isinstance(given, str) and EVENT_ID.fullmatch(given) else None
+
+
+def _is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, list | tuple)
+
+
+def _is_key(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and KEY.fullmatch(value) is not None
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or None; true and false are none, nor is a number that fits no float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text(value: object) -> str | None:
+    """Printable text on one line, or None: what a database column and a partner's JSON can hold."""
+    if not isinstance(value, str):
+        return None
+    text = " ".join(value.split())
+    return text if text and text.isprintable() else None
+
+
+def _link(value: object) -> str | None:
+    text = _text(value)
+    return text if text is not None and text.startswith(("https://", "http://")) else None
+
+
+def _folded(name: str) -> str:
+    return name.casefold()
