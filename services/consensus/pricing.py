@@ -2,19 +2,19 @@
 
 What counts and how often:
 
-- Books that share one feed vote once. Wherever lines or probabilities are counted (consensus line, dispersion, how many
-  stand apart) the vote is the cluster's, the median of its members; in the weighted median of implied means every book
-  weighs sharpness / members of its cluster, so that the cluster as a whole weighs as one book.
-- Freshness is 1 for a quote that is alive; a dead one (`stale`, `pre_tip_quote`) comes in with its reason and counts for
-  nothing.
+- Books that share one feed vote once. Wherever lines or probabilities are counted (consensus line, dispersion, how
+  many stand apart) the vote is the cluster's, the median of its members; in the weighted median of implied means every
+  book weighs sharpness / members of its cluster, so that the cluster as a whole weighs as one book.
+- Freshness is 1 for a quote that is alive; a dead one (`stale`, `pre_tip_quote`) comes in with its reason and counts
+  for nothing.
 - A quote is implausible when it stands at least `implausible_multiple` dislocation thresholds away from at least
   `implausible_clusters` other clusters, and from more clusters than it stands near to, its own included. Distances are
-  taken on the common scale (h2h: in probability; without a scale: between raw lines). The second condition is what keeps
-  a few palpable errors, each somewhere else, from condemning the sound books that surround them; all quotes are judged
+  taken on the common scale (h2h: in probability; without a scale: between raw lines). The second condition is what
+  keeps a few palpable errors, each somewhere else, from condemning the sound books between them; all quotes are judged
   at once, so no order of judging matters.
-- Without a scale (no σ for the sport or market) lines still have a median and a dispersion, but prices are compared only
-  on one and the same line: the fair probability comes from the books that stand on the consensus line, if those alone
-  are enough clusters; the rest are listed as `other_line`.
+- Without a scale (no σ for the sport or market) lines still have a median and a dispersion, but prices are compared
+  only on one and the same line: the fair probability comes from the books that stand on the consensus line, if those
+  alone are enough clusters; the rest are listed as `other_line`.
 """
 
 from __future__ import annotations

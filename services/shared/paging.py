@@ -32,8 +32,8 @@ def page_size(asked: int) -> int:
 
 
 def encode(position: object, filters: bytes) -> str:
-    """A token that names a position in a list. `filters` is any stable rendering of everything else that was asked, such
-    as the request's serialized bytes without its page fields: the token is good for the same filters only."""
+    """A token that names a position in a list. `filters` is any stable rendering of everything else that was asked,
+    such as the request's serialized bytes without its page fields: the token is good for the same filters only."""
     token = _Token(digest=_digest(filters), position=msgspec.Raw(msgspec.json.encode(position)))
     return urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
 
