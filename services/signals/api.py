@@ -1,0 +1,287 @@
+"""gRPC in and out: translate, ask the feed, translate back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import msgspec
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc.aio import ServicerContext
+from stratum.common.v1.error_reason_pb2 import ErrorReason
+from stratum.signals.v1 import signal_pb2, signals_service_pb2
+from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceServicer
+
+from services.shared import paging
+from services.shared.errors import InvalidArgument
+from services.signals import render, wire
+from services.signals.cursor import Cursor
+from services.signals.feed import Beat, Ended, Feed, Item, More, Opened, Truncated
+from services.signals.rules import RuleSettings, holding_now, specification
+from services.signals.store import Filters, PagePosition, SignalStore, SpanPosition
+
+#: How long a browser waits before it opens a stream again that broke off.
+RETRY_MILLISECONDS = 3000
+#: In front of each signal of a ListSignalsResponse: field 1, length-delimited.
+_SIGNALS_TAG = b"\x0a"
+
+
+class SignalsApi(SignalsServiceServicer):
+    """The ranked feed, its stream, and why each signal was said."""
+
+    def __init__(self, store: SignalStore, feed: Feed, settings: RuleSettings) -> None:
+        self._store = store
+        self._feed = feed
+        self._settings = settings
+
+    async def ListSignals(
+        self, request: signals_service_pb2.ListSignalsRequest, context: ServicerContext
+    ) -> signals_service_pb2.ListSignalsResponse:
+        await self._say_age(context)
+        _known("collapse", signals_service_pb2.Collapse.Value, request.collapse)
+        _known("order_by", signals_service_pb2.OrderBy.Value, request.order_by)
+        asked = _without_page(request)
+        page = await self._store.page(
+            _feed_filters(request),
+            by_score=request.order_by != signals_service_pb2.OrderBy.TIME,
+            full=_is_full(request.view),
+            collapse=request.collapse == signals_service_pb2.Collapse.FACT,
+            size=paging.page_size(request.page_size),
+            behind=paging.decode(request.page_token, asked, PagePosition) if request.page_token else None,
+        )
+        response = _listed(page.payloads)
+        response.next_page_token = paging.encode(page.next, asked) if page.next else ""
+        return response
+
+    async def GetSignal(
+        self, request: signals_service_pb2.GetSignalRequest, context: ServicerContext
+    ) -> signals_service_pb2.GetSignalResponse:
+        await self._say_age(context)
+        stored = await self._store.get(_word("id", request.id))
+        signal = signal_pb2.Signal.FromString(stored.full)
+        response = signals_service_pb2.GetSignalResponse(signal=signal)
+        stored_state = await self._store.event_state(signal.event_id)
+        state = None if stored_state is None else wire.load_state(stored_state)
+        if state is not None:
+            response.holding_observed_at.CopyFrom(wire.stamp(state.observed_at))
+            old_number = wire.old_number(signal)
+            if old_number is not None:
+                response.books_holding_now.extend(wire.holdings(holding_now(state, old_number, self._settings)))
+        return response
+
+    async def ExplainSignal(
+        self, request: signals_service_pb2.ExplainSignalRequest, context: ServicerContext
+    ) -> signals_service_pb2.ExplainSignalResponse:
+        await self._say_age(context)
+        stored = await self._store.get(_word("id", request.id))
+        response = signals_service_pb2.ExplainSignalResponse.FromString(stored.explanation)
+        response.signal.ParseFromString(stored.full)
+        response.rule = specification(signal_pb2.SignalType.Value.Name(response.signal.signal_type))
+        response.configuration = stored.configuration
+        return response
+
+    async def ListSuppressions(
+        self, request: signals_service_pb2.ListSuppressionsRequest, context: ServicerContext
+    ) -> signals_service_pb2.ListSuppressionsResponse:
+        await self._say_age(context)
+        asked = _without_page(request)
+        spans, behind = await self._store.suppressions(
+            Filters(
+                sport_key=_words("sport_key", request.sport_key),
+                event_id=_words("event_id", request.event_id),
+                market=_words("market", request.market),
+                signal_type=_names("signal_type", signal_pb2.SignalType.Value, request.signal_type),
+                since=_time("since", request.since) if request.HasField("since") else None,
+                until=_time("until", request.until) if request.HasField("until") else None,
+            ),
+            _words("reason", request.reason),
+            size=paging.page_size(request.page_size),
+            behind=paging.decode(request.page_token, asked, SpanPosition) if request.page_token else None,
+        )
+        return signals_service_pb2.ListSuppressionsResponse(
+            suppressions=[wire.suppression(span) for span in spans],
+            next_page_token=paging.encode(behind, asked) if behind else "",
+        )
+
+    async def StreamSignals(
+        self, request: signals_service_pb2.StreamSignalsRequest, context: ServicerContext
+    ) -> AsyncIterator[HttpBody]:
+        resumed = dict(context.invocation_metadata() or ()).get("last-event-id")
+        after = resumed.decode() if isinstance(resumed, bytes) else resumed
+        async for item in self._follow(request, after or request.after, context):
+            yield HttpBody(content_type="text/event-stream", data=server_sent(item))
+
+    async def WatchSignals(
+        self, request: signals_service_pb2.WatchSignalsRequest, context: ServicerContext
+    ) -> AsyncIterator[signals_service_pb2.WatchSignalsResponse]:
+        async for item in self._follow(request.stream, request.stream.after, context):
+            for response in watched(item):
+                yield response
+
+    async def _follow(
+        self, request: signals_service_pb2.StreamSignalsRequest, after: str, context: ServicerContext
+    ) -> AsyncIterator[Item]:
+        filters, full = _stream_filters(request), _is_full(request.view)
+        cursor = Cursor.parse(after) if after else None
+        with self._feed.seat():
+            await self._say_age(context)
+            async for item in self._feed.follow(filters, full=full, after=cursor):
+                yield item
+
+    async def _say_age(self, context: ServicerContext) -> None:
+        age = self._feed.data_age_seconds()
+        if age is not None:
+            await context.send_initial_metadata((("x-data-age", f"{age:.1f}"),))
+
+
+def server_sent(item: Item) -> bytes:
+    """A piece of the stream as Server-Sent Events. An `id` without data moves the reader's place and shows nothing."""
+    match item:
+        case Opened(cursor):
+            return f"retry: {RETRY_MILLISECONDS}\nid: {cursor}\n\n".encode()
+        case Truncated(reason, cursor):
+            said = msgspec.json.encode({"reason": reason, "cursor": str(cursor)})
+            return b"retry: %d\nid: %s\nevent: truncated\ndata: %s\n\n" % (
+                RETRY_MILLISECONDS,
+                str(cursor).encode(),
+                said,
+            )
+        case More(payloads):
+            return b"".join(_server_sent_signal(payload) for payload in payloads)
+        case Beat(cursor):
+            return f": hb\nid: {cursor}\n\n".encode()
+        case Ended(reason):
+            return b"event: end\ndata: %s\n\n" % msgspec.json.encode({"reason": reason})
+
+
+def watched(item: Item) -> Iterable[signals_service_pb2.WatchSignalsResponse]:
+    """A piece of the stream as typed messages; why it ends is for the status to say."""
+    match item:
+        case Opened(cursor) | Beat(cursor):
+            heartbeat = signals_service_pb2.Heartbeat(cursor=str(cursor))
+            return [signals_service_pb2.WatchSignalsResponse(heartbeat=heartbeat)]
+        case Truncated(reason, cursor):
+            truncated = signals_service_pb2.Truncated(reason=reason, cursor=str(cursor))
+            return [signals_service_pb2.WatchSignalsResponse(truncated=truncated)]
+        case More(payloads):
+            return [
+                signals_service_pb2.WatchSignalsResponse(signal=signal_pb2.Signal.FromString(payload))
+                for payload in payloads
+            ]
+        case Ended():
+            return []
+
+
+def _server_sent_signal(payload: bytes) -> bytes:
+    cursor, body = render.cursor_and_json(payload)
+    return b"id: %s\nevent: signal\ndata: %s\n\n" % (cursor, body)
+
+
+def _listed(payloads: Sequence[bytes]) -> signals_service_pb2.ListSignalsResponse:
+    # Signals are stored as they travel: framing the bytes and parsing them once costs a tenth of adding message by message.
+    framed = b"".join(_SIGNALS_TAG + _varint(len(payload)) + payload for payload in payloads)
+    return signals_service_pb2.ListSignalsResponse.FromString(framed)
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+# What was asked for.
+
+_Filtered = signals_service_pb2.ListSignalsRequest | signals_service_pb2.StreamSignalsRequest
+_Paged = signals_service_pb2.ListSignalsRequest | signals_service_pb2.ListSuppressionsRequest
+
+
+def _stream_filters(request: _Filtered) -> Filters:
+    types = [*request.signal_type, *request.type]
+    return Filters(
+        sport_key=_words("sport_key", request.sport_key),
+        event_id=_words("event_id", request.event_id),
+        market=_words("market", request.market),
+        signal_type=_names("signal_type", signal_pb2.SignalType.Value, types),
+        direction=_names("direction", signal_pb2.Direction.Value, request.direction),
+        tier=_names("tier", signal_pb2.Tier.Value, request.tier),
+        book=_words("book", request.book),
+        min_score=_share("min_score", request.min_score) if request.HasField("min_score") else None,
+    )
+
+
+def _feed_filters(request: signals_service_pb2.ListSignalsRequest) -> Filters:
+    return replace(
+        _stream_filters(request),
+        time_bucket=_names("time_bucket", signal_pb2.TimeBucket.Value, request.time_bucket),
+        since=_time("since", request.since) if request.HasField("since") else None,
+        until=_time("until", request.until) if request.HasField("until") else None,
+        min_strength=int(_share("min_strength", request.min_strength)) if request.HasField("min_strength") else None,
+        velocity_gt=_finite("velocity_gt", request.velocity_gt) if request.HasField("velocity_gt") else None,
+    )
+
+
+def _without_page(request: _Paged) -> bytes:
+    """What a page token is bound to: everything asked but the page itself."""
+    asked = type(request)()
+    asked.CopyFrom(request)  # type: ignore[arg-type]  # the same type on both sides, which a union cannot say
+    asked.ClearField("page_size")
+    asked.ClearField("page_token")
+    return wire.serialized(asked)
+
+
+def _is_full(view: signals_service_pb2.View.Value.ValueType) -> bool:
+    _known("view", signals_service_pb2.View.Value, view)
+    return view == signals_service_pb2.View.FULL
+
+
+def _known(field: str, enum: EnumTypeWrapper, value: int) -> None:
+    if value not in enum.values():
+        raise _wrong(field, f"has no value {value}")
+
+
+def _names(field: str, enum: EnumTypeWrapper, values: Iterable[int]) -> tuple[str, ...]:
+    numbers = sorted(set(values))
+    for number in numbers:
+        if number == 0 or number not in enum.values():
+            raise _wrong(field, f"cannot be {number}; it is one of {', '.join(enum.keys()[1:])}")
+    return tuple(enum.Name(number) for number in numbers)
+
+
+def _words(field: str, values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({_word(field, value) for value in values}))
+
+
+def _word(field: str, value: str) -> str:
+    if not value or "\0" in value:
+        raise _wrong(field, "is empty" if not value else "holds a character that no name has")
+    return value
+
+
+def _time(field: str, given: Timestamp) -> datetime:
+    try:
+        return wire.moment(given)
+    except OverflowError:
+        raise _wrong(field, "is no time of this era") from None
+
+
+def _share(field: str, value: float) -> float:
+    if not 0 <= value <= 100:
+        raise _wrong(field, f"is from 0 to 100, not {value}")
+    return value
+
+
+def _finite(field: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise _wrong(field, "is a number")
+    return value
+
+
+def _wrong(field: str, why: str) -> InvalidArgument:
+    return InvalidArgument(ErrorReason.INVALID_ARGUMENT, f"{field} {why}", field=field)

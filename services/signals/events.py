@@ -1,0 +1,91 @@
+"""Messages in and out: each market update goes through the rules once, and what they find goes into the feed and on."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+from stratum.signals.v1.events_pb2 import SignalDetected
+
+from services.shared.clock import utc_now
+from services.shared.stage import Arrival, Outcome, Outgoing
+from services.signals import store, wire
+from services.signals.model import DetectedSignal, EventState, Observation, SignalType, SuppressionRow
+from services.signals.rules import RuleSettings, observe
+from services.signals.store import FoundSignal
+
+#: Of two equally strong signals of one fact, the earlier in this list speaks for it.
+_SPEAKS_FIRST = {
+    kind: rank
+    for rank, kind in enumerate(
+        (SignalType.STEAM, SignalType.KEY_CROSS, SignalType.MOVE, SignalType.MULTIBOOK_SYNC, SignalType.DISLOCATION)
+    )
+}
+
+Row = FoundSignal | SuppressionRow
+
+
+class SignalEvents:
+    """The fold from market updates to signals. `received` is told of every update that comes in."""
+
+    def __init__(self, settings: RuleSettings, received: Callable[[], None]) -> None:
+        self._settings = settings
+        self._configuration = json.dumps(settings.configuration(), sort_keys=True)
+        self._received = received
+
+    def decode(self, payload: bytes) -> Arrival[Observation]:
+        """A market update in the rules' words. Raises Malformed."""
+        message = wire.markets_updated(payload)
+        self._received()
+        event = message.event
+        return Arrival(
+            event.event_id, event.revision, event.previous_revision, event.keyframe, wire.observation(message)
+        )
+
+    def load(self, stored: bytes | None) -> EventState | None:
+        """What the rules remember of an event; None before its first update."""
+        return None if stored is None else wire.load_state(stored)
+
+    def dump(self, state: EventState | None) -> bytes:
+        """The same as bytes."""
+        return wire.dump_state(state)
+
+    def step(self, state: EventState | None, message: Observation) -> Outcome[EventState | None]:
+        """What the rules say to one observation."""
+        after, signals, suppressions = observe(state, message, self._settings)
+        found = found_signals(signals)
+        outgoing = [
+            Outgoing(each.signal.event_id, each.signal.id, wire.serialized(SignalDetected(signal=each.signal)))
+            for each in found
+        ]
+        return Outcome(after, [*found, *suppressions], outgoing)
+
+    async def write(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+        """Suppressions first; the feed last, because it is locked from then until the commit.
+
+        `published_at` is taken here: it is the moment of this attempt, and the one column of a signal for which nothing
+        that was observed answers.
+        """
+        await store.write_suppressions(connection, [row for row in rows if isinstance(row, SuppressionRow)])
+        found = [row for row in rows if isinstance(row, FoundSignal)]
+        await store.write_signals(connection, found, self._configuration, utc_now())
+
+
+def found_signals(signals: Sequence[DetectedSignal]) -> list[FoundSignal]:
+    """The signals of one observation as they enter the feed, each with its rank among those of its fact."""
+    facts: defaultdict[str, list[DetectedSignal]] = defaultdict(list)
+    for signal in signals:
+        facts[signal.fact_id].append(signal)
+    ranks = {
+        signal.id: rank for fact in facts.values() for rank, signal in enumerate(sorted(fact, key=_strongest_first))
+    }
+    return [
+        FoundSignal(wire.signal(signal), wire.serialized(wire.explanation(signal)), ranks[signal.id])
+        for signal in signals
+    ]
+
+
+def _strongest_first(signal: DetectedSignal) -> tuple[int, int, str]:
+    return -signal.strength, _SPEAKS_FIRST[signal.signal_type], signal.book or ""

@@ -1,0 +1,544 @@
+"""Tables and queries of the signals service; the only SQL.
+
+The feed is the table `signal` in the order of `feed_position`. Positions are handed out by the row `feed`, which the
+writing transaction keeps locked until it commits: a reader that has seen position n will never see a lower one appear
+afterwards, so a cursor is a number and resuming needs no memory of readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, NamedTuple
+
+from msgspec import Meta
+from psycopg import AsyncConnection as ListeningConnection
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Row,
+    SmallInteger,
+    Table,
+    Text,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql import FromClause
+from stratum.common.v1.error_reason_pb2 import ErrorReason
+from stratum.signals.v1 import signal_pb2 as proto
+
+from services.shared.database import Database
+from services.shared.errors import NotFound
+from services.shared.identity import EPOCH, hashed_id, milliseconds
+from services.shared.tables import stage_tables
+from services.signals import wire
+from services.signals.cursor import Cursor
+from services.signals.model import Direction, Reason, SignalType, SuppressionRow
+
+#: Rung, with the new position, by each transaction that adds to the feed.
+CHANNEL = "signals_feed"
+
+metadata = MetaData(schema="signals")
+stage = stage_tables(metadata)
+
+signal = Table(
+    "signal",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("feed_position", BigInteger, nullable=False, unique=True),
+    Column("fact_id", Text, nullable=False),
+    # 0 for the strongest signal of its fact, then 1, 2, …: what `collapse=fact` chooses by.
+    Column("fact_rank", SmallInteger, nullable=False),
+    Column("sport_key", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("market", Text, nullable=False),
+    Column("player", Text, nullable=False),
+    Column("signal_type", Text, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("tier", Text, nullable=False),
+    Column("time_bucket", Text, nullable=False),
+    # The books that moved, and the one that stands apart: what the filter `book` asks for.
+    Column("books", ARRAY(Text), nullable=False),
+    Column("composite_score", Double, nullable=False),
+    Column("strength", Integer, nullable=False),
+    Column("velocity", Double),
+    Column("observed_at", DateTime(timezone=True), nullable=False),
+    Column("published_at", DateTime(timezone=True), nullable=False),
+    Column("config_hash", Text, ForeignKey("signals.configuration.config_hash"), nullable=False),
+    # The signal as the feed gives it, serialized once for each view.
+    Column("basic", LargeBinary, nullable=False),
+    Column("full", LargeBinary, nullable=False),
+    # Inputs and steps: a serialized ExplainSignalResponse.
+    Column("explanation", LargeBinary, nullable=False),
+    Index("signal_by_score", "composite_score", "feed_position"),
+    Index("signal_by_time", "observed_at", "feed_position"),
+    Index("signal_of_event", "event_id", "observed_at"),
+    Index("signal_of_fact", "fact_id", "fact_rank"),
+    Index("signal_books", "books", postgresql_using="gin"),
+    Index("signal_published", "published_at"),
+)
+
+suppression = Table(
+    "suppression",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("event_id", Text, nullable=False),
+    Column("sport_key", Text, nullable=False),
+    Column("market", Text, nullable=False),
+    Column("player", Text, nullable=False),
+    Column("signal_type", Text, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("book", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("first_seen_at", DateTime(timezone=True), nullable=False),
+    Column("last_seen_at", DateTime(timezone=True), nullable=False),
+    Column("inserted_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # The list goes by when a span began, which never changes; by its end, rows would jump while a reader pages.
+    Index("suppression_by_time", "first_seen_at", "id"),
+    Index("suppression_of_event", "event_id", "first_seen_at"),
+    Index("suppression_inserted", "inserted_at"),
+)
+
+#: One row: what the feed is, and how far it goes.
+feed = Table(
+    "feed",
+    metadata,
+    Column("singleton", Boolean, CheckConstraint("singleton", name="feed_has_one_row"), primary_key=True),
+    # Drawn when the database was made, so that a cursor of another database is recognised.
+    Column("epoch", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    # Signals up to here are gone: their time of retention is over.
+    Column("trimmed_position", BigInteger, nullable=False),
+    # When a market update last came in, for `x-data-age` after a restart.
+    Column("received_at", DateTime(timezone=True)),
+)
+
+#: Every configuration that ever made a signal, for explanations of old ones.
+configuration = Table(
+    "configuration",
+    metadata,
+    Column("config_hash", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a reader wants of the feed: one of each list that is not empty, and every bound that is given."""
+
+    sport_key: Sequence[str] = ()
+    event_id: Sequence[str] = ()
+    market: Sequence[str] = ()
+    signal_type: Sequence[str] = ()
+    direction: Sequence[str] = ()
+    tier: Sequence[str] = ()
+    time_bucket: Sequence[str] = ()
+    #: The book moved, or stands apart.
+    book: Sequence[str] = ()
+    #: Observed at or after; before.
+    since: datetime | None = None
+    until: datetime | None = None
+    min_score: float | None = None
+    min_strength: int | None = None
+    #: Per minute, exclusive.
+    velocity_gt: float | None = None
+
+    def conditions(self, of: FromClause) -> list[ColumnElement[bool]]:
+        """The same as SQL, over the table `signal` or an alias of it."""
+        column = of.c
+        listed = (
+            (column.sport_key, self.sport_key),
+            (column.event_id, self.event_id),
+            (column.market, self.market),
+            (column.signal_type, self.signal_type),
+            (column.direction, self.direction),
+            (column.tier, self.tier),
+            (column.time_bucket, self.time_bucket),
+        )
+        wanted: list[ColumnElement[bool]] = [name.in_(values) for name, values in listed if values]
+        if self.book:
+            wanted.append(column.books.overlap(list(self.book)))
+        if self.since is not None:
+            wanted.append(column.observed_at >= self.since)
+        if self.until is not None:
+            wanted.append(column.observed_at < self.until)
+        if self.min_score is not None:
+            wanted.append(column.composite_score >= self.min_score)
+        if self.min_strength is not None:
+            wanted.append(column.strength >= self.min_strength)
+        if self.velocity_gt is not None:
+            wanted.append(column.velocity > self.velocity_gt)
+        return wanted
+
+
+# A position comes back from the caller: what PostgreSQL or a time cannot hold is no token of ours.
+_Whole = Annotated[int, Meta(ge=0, lt=2**63)]
+_Key = Annotated[float, Meta(ge=0, le=2.5e17)]
+
+
+class PagePosition(NamedTuple):
+    """Where a walk through a ranked feed stands: later signals do not join it; the next page goes on behind the key."""
+
+    #: The feed's position when the walk began.
+    upper: _Whole
+    #: Score of the last signal shown, or its time in microseconds since 1970.
+    key: _Key
+    feed_position: _Whole
+
+
+class SpanPosition(NamedTuple):
+    """Where a walk through the suppressions stands: the beginning of the last span shown, and its id."""
+
+    first_seen_microseconds: _Key
+    id: str
+
+
+class FeedState(NamedTuple):
+    """What the feed is and how far it goes."""
+
+    epoch: str
+    position: int
+    trimmed_position: int
+    received_at: datetime | None
+
+
+class Page(NamedTuple):
+    """Serialized signals in their order, and where to go on; None on the last page."""
+
+    payloads: Sequence[bytes]
+    next: PagePosition | None
+
+
+class Stretch(NamedTuple):
+    """Signals of the feed in the order of publishing, and the position up to which this is all there is."""
+
+    payloads: Sequence[bytes]
+    through: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSignal:
+    """A signal that the rules found, on its way into the feed, where it gets its position."""
+
+    signal: proto.Signal
+    #: A serialized ExplainSignalResponse.
+    explanation: bytes
+    #: 0 for the strongest of its fact.
+    fact_rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSignal:
+    """A signal of the feed, whole, and what explains it."""
+
+    full: bytes
+    explanation: bytes
+    #: The configuration that made it, as JSON.
+    configuration: str
+
+
+class SignalStore:
+    """Reads the feed. Writing happens inside the stage's transaction: see `write_signals` and `write_suppressions`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        # A read is one statement, and a statement sees one state of the feed: BEGIN and COMMIT would only cost.
+        self._reading = database.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def page(
+        self, filters: Filters, *, by_score: bool, full: bool, collapse: bool, size: int, behind: PagePosition | None
+    ) -> Page:
+        """A page of the ranked feed, highest score or newest first; ties by the later position."""
+        key = signal.c.composite_score if by_score else signal.c.observed_at
+        wanted = filters.conditions(signal)
+        if collapse:
+            wanted.append(~_a_stronger_one_of_its_fact(filters))
+        if behind is not None:
+            wanted.append(signal.c.feed_position <= behind.upper)
+            last = behind.key if by_score else _moment(behind.key)
+            wanted.append(tuple_(key, signal.c.feed_position) < tuple_(literal(last), literal(behind.feed_position)))
+        statement = (
+            select(
+                signal.c.full if full else signal.c.basic,
+                key,
+                signal.c.feed_position,
+                select(feed.c.position).scalar_subquery(),
+            )
+            .where(*wanted)
+            .order_by(key.desc(), signal.c.feed_position.desc())
+            .limit(size + 1)
+        )
+        async with self._reading.connect() as connection:
+            rows = (await connection.execute(statement)).all()
+        payloads = [row[0] for row in rows[:size]]
+        if len(rows) <= size:
+            return Page(payloads, None)
+        _, last_key, last_position, position = rows[size - 1]
+        upper = position if behind is None else behind.upper
+        return Page(payloads, PagePosition(upper, last_key if by_score else _microseconds(last_key), last_position))
+
+    async def stretch(self, filters: Filters, *, full: bool, after: int, through: int, size: int) -> Stretch:
+        """What the feed holds behind one position and through another, oldest first, at most `size` signals.
+
+        `through` must be a position that the feed has reached: then everything below it is there.
+        """
+        statement = (
+            select(signal.c.full if full else signal.c.basic, signal.c.feed_position)
+            .where(signal.c.feed_position > after, signal.c.feed_position <= through, *filters.conditions(signal))
+            .order_by(signal.c.feed_position)
+            .limit(size)
+        )
+        async with self._reading.connect() as connection:
+            rows = (await connection.execute(statement)).all()
+        return Stretch([row[0] for row in rows], rows[-1][1] if len(rows) == size else through)
+
+    async def get(self, signal_id: str) -> StoredSignal:
+        """One signal, whole. Raises NotFound (SIGNAL_NOT_FOUND)."""
+        statement = (
+            select(signal.c.full, signal.c.explanation, configuration.c.body)
+            .join(configuration, configuration.c.config_hash == signal.c.config_hash)
+            .where(signal.c.id == signal_id)
+        )
+        async with self._reading.connect() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        if row is None:
+            raise NotFound(ErrorReason.SIGNAL_NOT_FOUND, f"no signal {signal_id}", signal_id=signal_id)
+        return StoredSignal(*row)
+
+    async def event_state(self, event_id: str) -> bytes | None:
+        """The rules' state of an event as the stage left it; None for an event without one."""
+        statement = select(stage.event_state.c.state).where(stage.event_state.c.event_id == event_id)
+        async with self._reading.connect() as connection:
+            return (await connection.execute(statement)).scalar_one_or_none()
+
+    async def suppressions(
+        self, filters: Filters, reasons: Sequence[str], *, size: int, behind: SpanPosition | None
+    ) -> tuple[Sequence[SuppressionRow], SpanPosition | None]:
+        """Spans in which something was held back, newest beginning first, and where to go on.
+
+        Of the filters the lists and the times count; a span passes the times when any of it lies between them.
+        """
+        column = suppression.c
+        listed = (
+            (column.sport_key, filters.sport_key),
+            (column.event_id, filters.event_id),
+            (column.market, filters.market),
+            (column.signal_type, filters.signal_type),
+            (column.reason, reasons),
+        )
+        wanted: list[ColumnElement[bool]] = [name.in_(values) for name, values in listed if values]
+        if filters.since is not None:
+            wanted.append(column.last_seen_at >= filters.since)
+        if filters.until is not None:
+            wanted.append(column.first_seen_at < filters.until)
+        if behind is not None:
+            began = literal(_moment(behind.first_seen_microseconds))
+            wanted.append(tuple_(column.first_seen_at, column.id) < tuple_(began, literal(behind.id)))
+        statement = (
+            select(
+                column.event_id,
+                column.sport_key,
+                column.market,
+                column.player,
+                column.signal_type,
+                column.direction,
+                column.book,
+                column.reason,
+                column.count.label("times"),
+                column.first_seen_at,
+                column.last_seen_at,
+                column.id,
+            )
+            .where(*wanted)
+            .order_by(column.first_seen_at.desc(), column.id.desc())
+            .limit(size + 1)
+        )
+        async with self._reading.connect() as connection:
+            rows = (await connection.execute(statement)).all()
+        last = rows[size - 1] if len(rows) > size else None
+        position = None if last is None else SpanPosition(_microseconds(last.first_seen_at), last.id)
+        return [_suppression(row) for row in rows[:size]], position
+
+    async def feed_state(self) -> FeedState:
+        """What the feed is and how far it goes."""
+        statement = select(feed.c.epoch, feed.c.position, feed.c.trimmed_position, feed.c.received_at)
+        async with self._reading.connect() as connection:
+            return FeedState(*(await connection.execute(statement)).one())
+
+    async def note_received(self, received_at: datetime) -> None:
+        """Keeps when the newest market update came in, for the processes that read and for the next start."""
+        later = func.greatest(feed.c.received_at, received_at)
+        async with self._database.begin() as connection:
+            await connection.execute(update(feed).values(received_at=later))
+
+    async def trim(self, before: datetime) -> int:
+        """Forgets signals and suppressions published before a time; how many signals went."""
+        async with self._database.begin() as connection:
+            # Positions and times of publishing rise together, so what goes is one stretch from the beginning.
+            oldest_kept = select(func.max(signal.c.feed_position)).where(signal.c.published_at < before)
+            trimmed = (await connection.execute(oldest_kept)).scalar_one()
+            await connection.execute(delete(suppression).where(suppression.c.inserted_at < before))
+            if trimmed is None:
+                return 0
+            await connection.execute(update(feed).values(trimmed_position=trimmed))
+            gone = await connection.execute(delete(signal).where(signal.c.feed_position <= trimmed))
+            return gone.rowcount
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[AsyncIterator[int]]:
+        """The feed's position, each time it rises, for as long as the connection holds."""
+        address = self._database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        async with await ListeningConnection.connect(address, autocommit=True) as connection:
+            await connection.execute(f"LISTEN {CHANNEL}")
+            yield (int(notification.payload) async for notification in connection.notifies())
+
+
+async def write_signals(
+    connection: AsyncConnection, found: Sequence[FoundSignal], configuration_body: str, published_at: datetime
+) -> None:
+    """Adds signals to the feed, in their order, inside the caller's transaction, which should commit at once: until it
+    does, every other writer waits for its positions. A signal that is there already stays as it is."""
+    if not found:
+        return
+    hashes = {each.signal.config_hash for each in found}
+    await connection.execute(
+        insert(configuration).on_conflict_do_nothing(),
+        [{"config_hash": config_hash, "body": configuration_body} for config_hash in sorted(hashes)],
+    )
+    taken = update(feed).values(position=feed.c.position + len(found)).returning(feed.c.epoch, feed.c.position)
+    epoch, last = (await connection.execute(taken)).one()
+    first = last - len(found) + 1
+    rows = [_row(each, Cursor(epoch, first + index), published_at) for index, each in enumerate(found)]
+    await connection.execute(insert(signal).on_conflict_do_nothing(), rows)
+    # Delivered when the transaction commits, and not at all if it does not.
+    await connection.execute(select(func.pg_notify(CHANNEL, str(last))))
+
+
+async def write_suppressions(connection: AsyncConnection, spans: Sequence[SuppressionRow]) -> None:
+    """Keeps each span as of its newest observation, inside the caller's transaction."""
+    newest = {_span_id(span): span for span in spans}
+    if not newest:
+        return
+    row = insert(suppression)
+    grown = row.on_conflict_do_update(
+        index_elements=[suppression.c.id],
+        set_={"count": row.excluded.count, "last_seen_at": row.excluded.last_seen_at},
+        where=row.excluded.last_seen_at >= suppression.c.last_seen_at,
+    )
+    values = [
+        {
+            "id": span_id,
+            "event_id": span.event_id,
+            "sport_key": span.sport_key,
+            "market": span.market,
+            "player": span.player,
+            "signal_type": span.signal_type,
+            "direction": span.direction,
+            "book": span.book,
+            "reason": span.reason,
+            "count": span.count,
+            "first_seen_at": span.first_seen_at,
+            "last_seen_at": span.last_seen_at,
+        }
+        for span_id, span in newest.items()
+    ]
+    await connection.execute(grown, values)
+
+
+def _row(found: FoundSignal, cursor: Cursor, published_at: datetime) -> dict[str, object]:
+    full = proto.Signal()
+    full.CopyFrom(found.signal)
+    full.cursor = str(cursor)
+    full.published_at.FromDatetime(published_at)
+    return {
+        "id": full.id,
+        "feed_position": cursor.position,
+        "fact_id": full.fact_id,
+        "fact_rank": found.fact_rank,
+        "sport_key": full.sport_key,
+        "event_id": full.event_id,
+        "market": full.market,
+        "player": full.player,
+        "signal_type": proto.SignalType.Value.Name(full.signal_type),
+        "direction": proto.Direction.Value.Name(full.direction),
+        "tier": proto.Tier.Value.Name(full.tier),
+        "time_bucket": proto.TimeBucket.Value.Name(full.time_bucket),
+        "books": sorted({*full.books, *([full.book] if full.book else [])}),
+        "composite_score": full.composite_score,
+        "strength": full.strength,
+        "velocity": full.velocity if full.HasField("velocity") else None,
+        "observed_at": wire.moment(full.observed_at),
+        "published_at": published_at,
+        "config_hash": full.config_hash,
+        "full": wire.serialized(full),
+        "basic": wire.serialized(wire.basic_view(full)),
+        "explanation": found.explanation,
+    }
+
+
+def _suppression(row: Row[*tuple[Any, ...]]) -> SuppressionRow:
+    return SuppressionRow(
+        event_id=row.event_id,
+        sport_key=row.sport_key,
+        market=row.market,
+        player=row.player,
+        signal_type=SignalType(row.signal_type),
+        direction=Direction(row.direction),
+        book=row.book,
+        reason=Reason(row.reason),
+        count=row.times,
+        first_seen_at=row.first_seen_at,
+        last_seen_at=row.last_seen_at,
+    )
+
+
+def _span_id(span: SuppressionRow) -> str:
+    return hashed_id(
+        span.event_id,
+        span.market,
+        span.player,
+        span.signal_type,
+        span.direction,
+        span.book,
+        span.reason,
+        str(milliseconds(span.first_seen_at)),
+    )
+
+
+def _a_stronger_one_of_its_fact(filters: Filters) -> ColumnElement[bool]:
+    # Filters come first: a fact is shown by the strongest that passes, never lost because a stronger one does not.
+    other = signal.alias("other")
+    return exists(
+        select(other.c.id).where(
+            other.c.fact_id == signal.c.fact_id, other.c.fact_rank < signal.c.fact_rank, *filters.conditions(other)
+        )
+    )
+
+
+def _microseconds(at: datetime) -> int:
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def _moment(microseconds: float) -> datetime:
+    return EPOCH + timedelta(microseconds=microseconds)
