@@ -59,11 +59,13 @@ async def serve(
     service_names: Sequence[str],
     background: Sequence[Coroutine[Any, Any, None]] = (),
     ready: Sequence[ReadyCheck] = (),
+    draining: Sequence[Callable[[], None]] = (),
     started: Callable[[int, int], None] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains: NOT_SERVING first, open calls get `drain_seconds`, then the end.
 
     `background` runs beside the server (a stage's `run`); one that fails, or ends, ends the process with its error.
+    `draining` is called when the end begins, for streams that want to say why they stop.
     `started` is told the gRPC and the metrics port, which differ from the settings where those are 0.
     """
     readiness = Readiness(ready)
@@ -98,6 +100,8 @@ async def serve(
         finally:
             log.info("draining", seconds=config.drain_seconds)
             readiness.draining = True
+            for tell in draining:
+                tell()
             await servicer.enter_graceful_shutdown()
             # Open calls end while the background still runs: a watch may be waiting for what a stage brings.
             await server.stop(config.drain_seconds)
