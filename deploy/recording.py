@@ -1,8 +1,9 @@
 """Recorded series of the provider's answers, addressed by time.
 
-Two shapes are read. A *series* is a folder with `INDEX.tsv` (utc, archive, member) and the archives it names, each member
-one raw answer. A *history* is a folder (or one archive) of files that each hold an answer of the historical endpoint,
-`{timestamp, previous_timestamp, next_timestamp, data}`, plain or gzipped. Nothing is ever written beside a recording.
+Two shapes are read. A *series* is a folder with `INDEX.tsv` (utc, archive, member) and the archives it names, each
+member one raw answer. A *history* is a folder of files that each hold an answer of the historical endpoint,
+`{timestamp, previous_timestamp, next_timestamp, data}`, plain, gzipped or in archives. Nothing is ever written beside a
+recording.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import IO, Protocol
+from typing import IO, Protocol, Self
 
 #: Unpacked archives kept at a time: the one being read and the one before it, for a request repeated after a crash.
 ARCHIVES_KEPT = 2
@@ -37,6 +38,8 @@ class _Source(Protocol):
     """Where an answer's bytes lie."""
 
     def read(self, entry: _Entry) -> bytes: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +73,26 @@ class Answer:
 
 
 class Recording:
-    """A recorded series in time order. Reading is safe from several threads and needs the memory of one answer."""
+    """A recorded series in time order, to be closed. Reading is safe from several threads and needs the memory of one
+    answer."""
 
     def __init__(self, folder: Path, entries: list[_Entry], source: _Source) -> None:
         self.folder = folder
         # Two answers of one instant cannot be told apart by time; the later one in the index holds.
         self._entries = sorted({entry.at: entry for entry in entries}.values(), key=lambda entry: entry.at)
         self._source = source
-        if not self._entries:
-            raise UnreadableRecordingError(f"{folder} holds an empty recording")
         self.times = [entry.at for entry in self._entries]
         self.sport_key = self._first_sport()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the unpacked archives."""
+        self._source.close()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -110,6 +122,7 @@ class Recording:
             found = SPORT_KEY.search(body)
             if found:
                 return found.group(1).decode()
+        self.close()
         raise UnreadableRecordingError(f"{self.folder}: no answer names a sport")
 
 
@@ -120,7 +133,7 @@ def iso(moment: datetime) -> str:
 
 def read_moment(text: str) -> datetime:
     """A time with its zone; ValueError without one."""
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"a time without a zone: {text}")
     return moment.astimezone(UTC)
@@ -171,6 +184,7 @@ def _open_history(folder: Path) -> Recording:
             if _is_envelope(body):
                 entries.append(_Entry(_timestamp_of(body), "", str(path.relative_to(folder))))
     if not entries:
+        archives.close()
         raise UnreadableRecordingError(f"{folder} holds neither INDEX.tsv nor answers of the historical endpoint")
     return Recording(folder, entries, archives)
 
@@ -212,6 +226,10 @@ class _Archives:
             unpacked = self._archive(archive)
             for member in unpacked.names:
                 yield member, _plain(member, unpacked.read(member))
+
+    def close(self) -> None:
+        while self._unpacked:
+            self._unpacked.popitem()[1].close()
 
     def _archive(self, name: str) -> _Unpacked:
         if name not in self._unpacked:

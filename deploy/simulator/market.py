@@ -427,8 +427,13 @@ def _american(probability: float) -> int:
 
 
 def _priced(market: str, line: float | None, fair: float, margin: float) -> Quote:
-    step = round(fair / PRICE_STEP) * PRICE_STEP
-    return Quote(market, line, _american(step * (1.0 + margin)), _american((1.0 - step) * (1.0 + margin)))
+    return _quote(market, line, round(fair / PRICE_STEP), margin)
+
+
+@lru_cache(maxsize=1 << 15)
+def _quote(market: str, line: float | None, steps: int, margin: float) -> Quote:
+    fair = steps * PRICE_STEP
+    return Quote(market, line, _american(fair * (1.0 + margin)), _american((1.0 - fair) * (1.0 + margin)))
 
 
 def _head_to_head(path: tuple[Step, ...], shade: float, book: BookProfile) -> _Series:

@@ -1,0 +1,166 @@
+"""The simulated market is a function of seed and time, and looks like the recorded ones."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from deploy.simulator.books import BOOKS
+from deploy.simulator.calibration import HOURS, RECORDED, compare, simulated
+from deploy.simulator.market import TYPED_TOTAL, GameBoard, Market, Quote
+
+OPENED_AT = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
+
+
+def minutes(count: float) -> timedelta:
+    return timedelta(minutes=count)
+
+
+def quotes(board: list[GameBoard]) -> dict[tuple[str, str, str], Quote]:
+    return {
+        (game.id, book.book.key, quote.market): quote for game in board for book in game.books for quote in book.quotes
+    }
+
+
+@pytest.fixture(scope="module")
+def two_hours() -> list[tuple[datetime, list[GameBoard]]]:
+    market = Market(1, OPENED_AT)
+    return [(OPENED_AT + minutes(n), market.board(OPENED_AT + minutes(n))) for n in range(120)]
+
+
+def test_the_same_seed_and_moment_give_the_same_board_whatever_was_asked_before() -> None:
+    asked_often, asked_once = Market(7, OPENED_AT), Market(7, OPENED_AT)
+    for n in range(0, 60, 7):
+        asked_often.board(OPENED_AT + minutes(n))
+
+    assert asked_often.board(OPENED_AT + minutes(61)) == asked_once.board(OPENED_AT + minutes(61))
+
+
+def test_another_seed_is_another_market() -> None:
+    assert Market(1, OPENED_AT).board(OPENED_AT) != Market(2, OPENED_AT).board(OPENED_AT)
+
+
+def test_ten_to_fifteen_games_wait_for_their_start_and_some_are_being_played() -> None:
+    board = Market(1, OPENED_AT).board(OPENED_AT)
+
+    assert 10 <= sum(game.commence_time > OPENED_AT for game in board) <= 15
+    assert any(game.commence_time <= OPENED_AT for game in board)
+
+
+def test_no_team_plays_itself_and_ids_are_those_of_the_provider(
+    two_hours: list[tuple[datetime, list[GameBoard]]],
+) -> None:
+    for game in two_hours[0][1]:
+        assert game.home_team != game.away_team
+        assert len(game.id) == 32
+        assert int(game.id, 16) >= 0
+
+
+def test_within_two_hours_a_game_starts_one_opens_one_start_moves_and_a_book_vanishes_and_returns(
+    two_hours: list[tuple[datetime, list[GameBoard]]],
+) -> None:
+    first, last = two_hours[0][1], two_hours[-1][1]
+    starts = {game.id: game.commence_time for game in first}
+    books = [{(game.id, book.book.key) for game in board for book in game.books} for _, board in two_hours]
+    returned = {
+        key for n in range(1, len(books)) for key in books[n - 1] - books[n] if any(key in later for later in books[n:])
+    }
+
+    assert any(OPENED_AT < start <= two_hours[-1][0] for start in starts.values())
+    assert {game.id for game in last} - starts.keys()
+    assert any(
+        starts.get(game.id, game.commence_time) != game.commence_time for _, board in two_hours for game in board
+    )
+    assert returned
+
+
+def test_a_total_is_sometimes_typed_as_three() -> None:
+    market = Market(1, OPENED_AT)
+    boards = [market.board(OPENED_AT + minutes(5 * n)) for n in range(12 * 24)]
+
+    assert any(quote.line == TYPED_TOTAL for board in boards for quote in quotes(board).values())
+
+
+def test_news_moves_the_line_of_most_books_within_three_minutes_in_the_first_half_hour(
+    two_hours: list[tuple[datetime, list[GameBoard]]],
+) -> None:
+    most = 0
+    for (_, earlier), (_, later) in zip(two_hours[:27], two_hours[3:30], strict=True):
+        before, after = quotes(earlier), quotes(later)
+        moved: dict[tuple[str, str], set[str]] = {}
+        for game, book, market in before.keys() & after.keys():
+            if market != "h2h" and before[game, book, market].line != after[game, book, market].line:
+                moved.setdefault((game, market), set()).add(book)
+        waiting = {game.id for game in later if game.commence_time > two_hours[29][0]}
+        most = max([most, *(len(books) for (game, _), books in moved.items() if game in waiting)])
+
+    assert most >= 6
+
+
+def test_a_quote_is_never_older_than_its_books_reading_interval_allows(
+    two_hours: list[tuple[datetime, list[GameBoard]]],
+) -> None:
+    for at, board in two_hours[::10]:
+        for game in board:
+            for book in game.books:
+                assert timedelta(0) <= at - book.last_update <= timedelta(seconds=1.2 * book.book.read_interval + 1)
+
+
+def test_last_update_never_goes_back(two_hours: list[tuple[datetime, list[GameBoard]]]) -> None:
+    newest: dict[tuple[str, str], datetime] = {}
+    for _, board in two_hours:
+        for game in board:
+            for book in game.books:
+                key = (game.id, book.book.key)
+                assert book.last_update >= newest.get(key, book.last_update)
+                newest[key] = book.last_update
+
+
+def test_books_of_one_feed_stand_on_the_same_line(two_hours: list[tuple[datetime, list[GameBoard]]]) -> None:
+    same = total = 0
+    for _, board in two_hours[::5]:
+        shown = quotes(board)
+        for (game, book, market), quote in shown.items():
+            twin = shown.get((game, "lowvig", market))
+            if book == "betonlineag" and twin is not None and twin.line != TYPED_TOTAL != quote.line:
+                total += 1
+                same += twin.line == quote.line
+
+    assert total > 100
+    assert same / total > 0.97
+
+
+def test_every_american_price_exists(two_hours: list[tuple[datetime, list[GameBoard]]]) -> None:
+    for _, board in two_hours[::20]:
+        assert all(abs(price) >= 100 for quote in quotes(board).values() for price in (quote.price, quote.price_other))
+
+
+def test_a_game_is_scored_from_its_start_and_completed_at_its_end() -> None:
+    market = Market(1, OPENED_AT)
+    game = market.game(0)
+
+    assert game.score(game.begins_at - minutes(1)).points is None
+    assert game.score(game.begins_at + minutes(60)).points is not None
+    ended = game.score(game.ends_at)
+    assert ended.completed
+    assert ended.points == game.final
+    assert game.final[0] != game.final[1]
+
+
+def test_only_books_of_the_table_quote(two_hours: list[tuple[datetime, list[GameBoard]]]) -> None:
+    known = {book.key for book in BOOKS}
+
+    assert {book for _, book, _ in quotes(two_hours[50][1])} == known
+
+
+@pytest.mark.parametrize("series", sorted(RECORDED))
+def test_every_figure_is_within_a_factor_of_two_of_the_recorded_one(series: str) -> None:
+    theirs = RECORDED[series]
+
+    for figure in compare(simulated(1, theirs.gap_seconds, HOURS[series]), theirs):
+        assert 0.5 <= figure.ratio <= 2.0, f"{figure.name}: {figure.simulated} against {figure.recorded}"
+
+
+def test_at_its_own_cadence_it_changes_no_faster_than_twice_the_recorded_rate() -> None:
+    ours = simulated(1, 60.0, 2.0)
+
+    assert ours.changes_a_minute <= 2.0 * RECORDED["wnba_15m"].changes_a_minute
