@@ -70,7 +70,7 @@ def _operation(path: str, told: Json, url: str) -> str:
     return f"""
 <section id="{name}">
 <h3><a class="self" href="#{name}"><b>GET</b> <code>{_text(path)}</code></a></h3>
-<p class="lead">{_text(told["summary"])}</p>
+<p class="lead">{_inline(told["summary"])}</p>
 {_prose(told.get("description", ""))}
 <pre><code>{_text(_curl(path, told, url))}</code></pre>
 <table>

@@ -24,10 +24,18 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
     MethodDescriptorProto,
+    ServiceDescriptorProto,
 )
 from grpc_tools import protoc
 
 Json = dict[str, Any]
+
+# The services in the order in which a reader meets them.
+SERVICES = (
+    ".stratum.signals.v1.SignalsService",
+    ".stratum.consensus.v1.ConsensusService",
+    ".stratum.ingest.v1.IngestService",
+)
 
 PROTOS = Path(__file__).parent.parent / "protos"
 ERROR_REASON = ".stratum.common.v1.ErrorReason.Value"
@@ -64,7 +72,7 @@ EXAMPLES: Json = {
     "velocity_gt": 0.1,
     "page_size": 50,
     "reason": "cooldown",
-    "id": "k5zq3wd6j2v4y7m8n9p0r1s2t3u4x5aa",
+    "id": "k5zq3wd6j2v4y7mhn2p6r5s2t3u4x5aa",
 }
 
 ABOUT = """\
@@ -113,13 +121,14 @@ class Index:
 
     messages: dict[str, DescriptorProto]
     enums: dict[str, EnumDescriptorProto]
+    services: dict[str, ServiceDescriptorProto]
     comments: dict[str, str]
     """Comments by full name; a field, a value and a method have their parent's name, a dot and their own."""
 
 
 def index(files: Iterable[FileDescriptorProto]) -> Index:
     """Names and comments of all files."""
-    found = Index({}, {}, {})
+    found = Index({}, {}, {}, {})
     for file in files:
         comments = {
             tuple(place.path): _without_lint(place.leading_comments) for place in file.source_code_info.location
@@ -130,6 +139,8 @@ def index(files: Iterable[FileDescriptorProto]) -> Index:
                 found.messages[name] = declared
             elif isinstance(declared, EnumDescriptorProto):
                 found.enums[name] = declared
+            elif isinstance(declared, ServiceDescriptorProto):
+                found.services[name] = declared
     return found
 
 
@@ -165,7 +176,11 @@ def _declarations(file: FileDescriptorProto) -> Iterator[tuple[str, tuple[int, .
         path = (FileDescriptorProto.SERVICE_FIELD_NUMBER, i)
         yield f"{package}.{service.name}", path, service
         for j, method in enumerate(service.method):
-            yield f"{package}.{service.name}.{method.name}", (*path, 2, j), method
+            yield (
+                f"{package}.{service.name}.{method.name}",
+                (*path, ServiceDescriptorProto.METHOD_FIELD_NUMBER, j),
+                method,
+            )
 
 
 def _without_lint(comment: str) -> str:
@@ -247,17 +262,14 @@ def document(files: FileDescriptorSet) -> Json:
     schemas = Schemas(names)
     paths: Json = {}
     tags: list[Json] = []
-    for file in files.file:
-        for service in file.service:
-            service_name = f".{file.package}.{service.name}"
-            public = [method for method in service.method if method.options.Extensions[http].get]
-            if public:
-                tag = service.name.removesuffix("Service")
-                tags.append(_describe({"name": tag}, names.comments[service_name]))
-                for method in public:
-                    said = names.comments[f"{service_name}.{method.name}"]
-                    path = method.options.Extensions[http].get
-                    paths[path] = {"get": _operation(method, path, tag, said, names, schemas)}
+    for service_name in SERVICES:
+        service = names.services[service_name]
+        tag = service.name.removesuffix("Service")
+        tags.append(_describe({"name": tag}, names.comments[service_name]))
+        for method in service.method:
+            if path := method.options.Extensions[http].get:
+                said = names.comments[f"{service_name}.{method.name}"]
+                paths[path] = {"get": _operation(method, path, tag, said, names, schemas)}
     schemas.components["Error"] = _error(schemas)
     return {
         "openapi": "3.1.0",
@@ -375,13 +387,13 @@ def _error(schemas: Schemas) -> Json:
         },
         "example": {
             "code": 5,
-            "message": "no signal k5zq3wd6j2v4y7m8n9p0r1s2t3u4x5aa",
+            "message": "no signal k5zq3wd6j2v4y7mhn2p6r5s2t3u4x5aa",
             "details": [
                 {
                     "@type": "type.googleapis.com/google.rpc.ErrorInfo",
                     "reason": "SIGNAL_NOT_FOUND",
                     "domain": "stratum",
-                    "metadata": {"signal_id": "k5zq3wd6j2v4y7m8n9p0r1s2t3u4x5aa"},
+                    "metadata": {"signal_id": "k5zq3wd6j2v4y7mhn2p6r5s2t3u4x5aa"},
                 }
             ],
             "request_id": "b283ee48-7ac2-49a8-a009-8df324556f07",

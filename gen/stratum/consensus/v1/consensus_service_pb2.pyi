@@ -33,12 +33,19 @@ class ListConsensusRequest(_message.Message):
     page_size: _builtins.int
     """At most 500; 50 when not given."""
     page_token: _builtins.str
+    """From `next_page_token`; the other parameters must be the same as before."""
     @_builtins.property
-    def sport_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def sport_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's key of a sport: basketball_nba, basketball_wnba, …"""
+
     @_builtins.property
-    def event_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def event_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's id of a game."""
+
     @_builtins.property
-    def market(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def market(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's key of a market: h2h, spreads, totals, player_points, …"""
+
     def __init__(
         self,
         *,
@@ -93,13 +100,17 @@ class ListConsensusHistoryRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """Required."""
+    """Required. The provider's id of a game."""
     player: _builtins.str
+    """The player, where the market is a prop."""
     page_size: _builtins.int
     """At most 500; 50 when not given."""
     page_token: _builtins.str
+    """From `next_page_token`; the other parameters must be the same as before."""
     @_builtins.property
-    def market(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def market(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's key of a market: h2h, spreads, totals, player_points, …"""
+
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """From this observation on."""
@@ -234,8 +245,11 @@ class ListGamesRequest(_message.Message):
     page_size: _builtins.int
     """At most 500; 50 when not given."""
     page_token: _builtins.str
+    """From `next_page_token`; the other parameters must be the same as before."""
     @_builtins.property
-    def sport_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def sport_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's key of a sport: basketball_nba, basketball_wnba, …"""
+
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Starts at or after."""
@@ -299,6 +313,7 @@ class GetGameRequest(_message.Message):
     MARKET_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
+    """The provider's id of a game."""
     @_builtins.property
     def market(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these markets; all when empty."""

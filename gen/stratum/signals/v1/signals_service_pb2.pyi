@@ -163,12 +163,18 @@ class ListSignalsRequest(_message.Message):
     """From `next_page_token`; the other parameters must be the same as before."""
     @_builtins.property
     def sport_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Every list filter may be repeated; a signal passes when it matches one of them."""
+        """The provider's key of a sport: basketball_nba, basketball_wnba, … Every list filter may be repeated; a signal passes when
+        it matches one of them.
+        """
 
     @_builtins.property
-    def event_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def event_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's id of a game."""
+
     @_builtins.property
-    def market(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def market(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's key of a market: h2h, spreads, totals, player_points, …"""
+
     @_builtins.property
     def signal_type(self) -> _containers.RepeatedScalarFieldContainer[_signal_pb2.SignalType.Value.ValueType]: ...
     @_builtins.property
@@ -273,6 +279,7 @@ class GetSignalRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """From the feed."""
     def __init__(
         self,
         *,
@@ -326,6 +333,7 @@ class ExplainSignalRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """From the feed."""
     def __init__(
         self,
         *,
@@ -465,23 +473,34 @@ class StreamSignalsRequest(_message.Message):
     after: _builtins.str
     """Go on behind this cursor; the header `Last-Event-ID` says the same and wins. Empty: from now on."""
     min_score: _builtins.float
+    """Composite score at least this: 0..100."""
     view: Global___View.Value.ValueType
     @_builtins.property
-    def sport_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def sport_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's key of a sport: basketball_nba, basketball_wnba, …"""
+
     @_builtins.property
-    def event_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def event_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's id of a game."""
+
     @_builtins.property
-    def market(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def market(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's key of a market: h2h, spreads, totals, player_points, …"""
+
     @_builtins.property
     def signal_type(self) -> _containers.RepeatedScalarFieldContainer[_signal_pb2.SignalType.Value.ValueType]: ...
     @_builtins.property
-    def type(self) -> _containers.RepeatedScalarFieldContainer[_signal_pb2.SignalType.Value.ValueType]: ...
+    def type(self) -> _containers.RepeatedScalarFieldContainer[_signal_pb2.SignalType.Value.ValueType]:
+        """The same as signal_type, for short."""
+
     @_builtins.property
     def tier(self) -> _containers.RepeatedScalarFieldContainer[_signal_pb2.Tier.Value.ValueType]: ...
     @_builtins.property
     def direction(self) -> _containers.RepeatedScalarFieldContainer[_signal_pb2.Direction.Value.ValueType]: ...
     @_builtins.property
-    def book(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def book(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Signals in which one of these books moved, or stands apart."""
+
     def __init__(
         self,
         *,
@@ -620,20 +639,33 @@ class ListSuppressionsRequest(_message.Message):
     page_size: _builtins.int
     """At most 500; 50 when not given."""
     page_token: _builtins.str
+    """From `next_page_token`; the other parameters must be the same as before."""
     @_builtins.property
-    def sport_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def sport_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's key of a sport: basketball_nba, basketball_wnba, …"""
+
     @_builtins.property
-    def event_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def event_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's id of a game."""
+
     @_builtins.property
-    def market(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def market(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provider's key of a market: h2h, spreads, totals, player_points, …"""
+
     @_builtins.property
     def signal_type(self) -> _containers.RepeatedScalarFieldContainer[_signal_pb2.SignalType.Value.ValueType]: ...
     @_builtins.property
-    def reason(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def reason(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why it was held back: stale_feed, sparse_sampling, too_few_books, against, implausible, cooldown, cap."""
+
     @_builtins.property
-    def since(self) -> _timestamp_pb2.Timestamp: ...
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Last seen at or after."""
+
     @_builtins.property
-    def until(self) -> _timestamp_pb2.Timestamp: ...
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Last seen before."""
+
     def __init__(
         self,
         *,
