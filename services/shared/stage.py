@@ -457,8 +457,8 @@ class _Statements:
         )
         self.advance = text(
             f"UPDATE {position} AS held SET sequence = greatest(held.sequence, :last) "
-            "FROM unnest(CAST(:partitions AS smallint[]), CAST(:sequences AS bigint[])) AS started (partition, sequence)"
-            " WHERE held.partition = started.partition AND held.stream_identity = :identity "
+            "FROM unnest(CAST(:partitions AS smallint[]), CAST(:sequences AS bigint[])) AS started "
+            "(partition, sequence) WHERE held.partition = started.partition AND held.stream_identity = :identity "
             "AND held.sequence = started.sequence"
         )
         self.states = text(

@@ -1,0 +1,1 @@
+"""The one environment that runs every service's migrations, and what their migrations share."""
