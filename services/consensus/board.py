@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from services.consensus.model import (
     PRE_TIP_QUOTE,
     STALE,
+    Consensus,
     ConsensusRow,
     Coverage,
     EventState,
@@ -153,14 +154,14 @@ def _market(
     if quotes:
         priced = price_market(key.market, seen.sport_key, quotes, dead, seen.in_play, rules.pricing)
     else:
-        priced = nobody_quotes(seen.in_play)
+        priced = nobody_quotes(seen.in_play, rules.pricing)
     said = before.priced.consensus if before else None
     # That there is no consensus is said once; what its counts are meanwhile is in the messages.
     silent = said is not None and not said.exists and not priced.consensus.exists
     if silent or priced.consensus == said:
         row = _heartbeat(key, before, seen, rules) if before else []
     else:
-        row = [ConsensusRow(seen.event_id, seen.sport_key, key, seen.observed_at, priced.consensus, heartbeat=False)]
+        row = [_row(key, priced.consensus, seen, rules, heartbeat=False)]
     row_at = seen.observed_at if row or before is None else before.row_at
     return MarketState(quotes, dead, priced, row_at), True, row
 
@@ -208,7 +209,13 @@ def _heartbeat(key: MarketKey, before: MarketState, seen: Observation, rules: Bo
     # Only a poll that asked for the market can tell steadiness from silence.
     if not due or not consensus.exists or key.market not in seen.asked.markets:
         return []
-    return [ConsensusRow(seen.event_id, seen.sport_key, key, seen.observed_at, consensus, heartbeat=True)]
+    return [_row(key, consensus, seen, rules, heartbeat=True)]
+
+
+def _row(key: MarketKey, consensus: Consensus, seen: Observation, rules: BoardRules, heartbeat: bool) -> ConsensusRow:
+    return ConsensusRow(
+        seen.event_id, seen.sport_key, key, seen.observed_at, consensus, heartbeat, config_hash=rules.config_hash
+    )
 
 
 def _points(

@@ -98,6 +98,8 @@ class Consensus:
     books: int
     clusters: int
     in_play: bool
+    #: How the vig was removed.
+    devig_method: str
     note: str = ""
     consensus_line: float | None = None
     fair_line: float | None = None
@@ -196,6 +198,7 @@ class ConsensusRow:
     observed_at: datetime
     consensus: Consensus
     heartbeat: bool
+    config_hash: str
 
 
 @dataclass(frozen=True, slots=True)

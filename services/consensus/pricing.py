@@ -125,9 +125,10 @@ def price_market(
     return PricedMarket(consensus, standings)
 
 
-def nobody_quotes(in_play: bool) -> PricedMarket:
+def nobody_quotes(in_play: bool, rules: PricingRules) -> PricedMarket:
     """A market that every book has left."""
-    return PricedMarket(Consensus(books=0, clusters=0, in_play=in_play, note=TOO_FEW_BOOKS), {})
+    consensus = Consensus(0, 0, in_play, rules.market_model.devig_method, TOO_FEW_BOOKS)
+    return PricedMarket(consensus, {})
 
 
 def fair_probability(quote: Quote) -> float:
@@ -223,7 +224,14 @@ def _consensus(
     books = [book for vote in votes for book in vote.members]
     excluded = dict(reasons)
     if len(votes) < model.consensus_min_books:
-        return Consensus(len(books), len(votes), in_play, TOO_FEW_BOOKS, excluded=tuple(sorted(excluded.items())))
+        return Consensus(
+            books=len(books),
+            clusters=len(votes),
+            in_play=in_play,
+            devig_method=model.devig_method,
+            note=TOO_FEW_BOOKS,
+            excluded=tuple(sorted(excluded.items())),
+        )
     summary = _summary(votes, scale)
     if summary.mean is not None:
         probability = odds.probability_at(scale.kind, summary.mean, summary.line, scale.sigma)
@@ -240,6 +248,7 @@ def _consensus(
         books=len(books),
         clusters=len(votes),
         in_play=in_play,
+        devig_method=model.devig_method,
         note="" if scale.is_common else NO_SIGMA,
         consensus_line=summary.line,
         fair_line=None if summary.mean is None else odds.fair_line(scale.kind, summary.mean),

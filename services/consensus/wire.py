@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from stratum.common.v1 import market_pb2 as common
-from stratum.consensus.v1 import events_pb2, market_pb2
+from stratum.consensus.v1 import consensus_service_pb2, events_pb2, market_pb2
 from stratum.ingest.v1.events_pb2 import EventObserved
 
 from services.consensus import model
 from services.consensus.model import MarketKey, Observation, OutcomeQuote, Quote
+from services.consensus.series import thinned
 from services.shared import odds
 from services.shared.errors import Malformed
 
@@ -93,14 +94,12 @@ def markets_updated(
     )
 
 
-def market_view(
-    seen: Observation, key: MarketKey, state: model.MarketState, devig_method: str
-) -> market_pb2.MarketView:
+def market_view(seen: Observation, key: MarketKey, state: model.MarketState) -> market_pb2.MarketView:
     """A market whole, as it stands after an observation."""
     return market_pb2.MarketView(
         key=market_key(key),
         consensus=consensus(
-            seen.event_id, seen.sport_key, key, seen.observed_at, state.priced.consensus, devig_method, heartbeat=False
+            seen.event_id, seen.sport_key, key, seen.observed_at, state.priced.consensus, heartbeat=False
         ),
         books=[
             _book_view(key, state.quotes[book], standing) for book, standing in sorted(state.priced.standings.items())
@@ -114,7 +113,6 @@ def consensus(
     key: MarketKey,
     observed_at: datetime,
     held: model.Consensus,
-    devig_method: str,
     heartbeat: bool,
 ) -> market_pb2.Consensus:
     """The consensus of one market at one observation."""
@@ -132,12 +130,74 @@ def consensus(
         dispersion_mad=held.dispersion_mad,
         books=held.books,
         clusters=held.clusters,
-        devig_method=devig_method,
+        devig_method=held.devig_method,
         in_play=held.in_play,
         excluded=[market_pb2.ExcludedBook(book=book, reason=reason) for book, reason in held.excluded],
         note=held.note,
         weights=[market_pb2.BookWeight(book=book, weight=weight) for book, weight in held.weights],
         heartbeat=heartbeat,
+    )
+
+
+def consensus_of_row(row: model.ConsensusRow) -> market_pb2.Consensus:
+    """The consensus as it was stored."""
+    return consensus(row.event_id, row.sport_key, row.key, row.observed_at, row.consensus, row.heartbeat)
+
+
+def game(row: model.GameRow) -> consensus_service_pb2.Game:
+    """An event as last observed."""
+    return consensus_service_pb2.Game(
+        event_id=row.event_id,
+        sport_key=row.sport_key,
+        home_team=row.home_team,
+        away_team=row.away_team,
+        commence_time=optional_timestamp(row.commence_time),
+        observed_at=timestamp(row.observed_at),
+        in_play=row.in_play,
+        markets=row.markets,
+        books=row.books,
+    )
+
+
+def game_market(
+    key: MarketKey,
+    view: market_pb2.MarketView | None,
+    newest: model.ConsensusRow,
+    history: Sequence[model.ConsensusRow],
+    quotes: Mapping[str, Sequence[model.QuotePoint]],
+    now: datetime,
+) -> consensus_service_pb2.GameMarket:
+    """A market of a game. `view` is None where nobody quotes any more; `now` is the event's newest observation."""
+    return consensus_service_pb2.GameMarket(
+        key=market_key(key),
+        consensus=consensus_of_row(newest) if view is None else view.consensus,
+        books=[] if view is None else [_current_quote(book, now) for book in view.books],
+        consensus_series=[
+            consensus_service_pb2.SeriesPoint(
+                observed_at=timestamp(row.observed_at),
+                line=row.consensus.consensus_line,
+                price=row.consensus.consensus_price,
+                fair_probability=row.consensus.fair_probability,
+                gone=not row.consensus.exists,
+            )
+            for row in thinned(history)
+        ],
+        book_series=[
+            consensus_service_pb2.BookSeries(
+                book=book,
+                points=[
+                    consensus_service_pb2.SeriesPoint(
+                        observed_at=timestamp(point.observed_at),
+                        line=point.line,
+                        price=point.price,
+                        fair_probability=point.fair_probability,
+                        gone=point.price is None,
+                    )
+                    for point in thinned(points)
+                ],
+            )
+            for book, points in sorted(quotes.items())
+        ],
     )
 
 
@@ -240,6 +300,19 @@ def _book_view(key: MarketKey, quote: Quote, standing: model.Standing) -> market
         implied_mean=standing.implied_mean,
         excluded=standing.excluded,
         others=None if standing.others is None else _others(standing.others),
+    )
+
+
+def _current_quote(view: market_pb2.BookView, now: datetime) -> consensus_service_pb2.CurrentQuote:
+    quote = view.quote
+    canonical, *rest = quote.outcomes
+    other = next(outcome for outcome in rest if outcome.outcome != common.Outcome.DRAW)
+    return consensus_service_pb2.CurrentQuote(
+        view=view,
+        read_age_seconds=(now - moment(quote.last_update)).total_seconds() if quote.HasField("last_update") else None,
+        value_age_seconds=(now - moment(quote.observed_at)).total_seconds(),
+        american=odds.american_from_decimal(canonical.price),
+        american_other=odds.american_from_decimal(other.price),
     )
 
 
