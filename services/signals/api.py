@@ -6,10 +6,11 @@ import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from google.api.httpbody_pb2 import HttpBody
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import ServicerContext
 from stratum.common.v1.error_reason_pb2 import ErrorReason
@@ -21,8 +22,11 @@ from services.shared.errors import InvalidArgument
 from services.signals import render, wire
 from services.signals.cursor import Cursor
 from services.signals.feed import Beat, Ended, Feed, Item, More, Opened, Truncated
-from services.signals.rules import RuleSettings, holding_now, specification
+from services.signals.rules import holding_now, specification
+from services.signals.rules.settings import RuleSettings
 from services.signals.store import Filters, PagePosition, SignalStore, SpanPosition
+
+Context = ServicerContext[Any, Any]
 
 #: How long a browser waits before it opens a stream again that broke off.
 RETRY_MILLISECONDS = 3000
@@ -39,11 +43,11 @@ class SignalsApi(SignalsServiceServicer):
         self._settings = settings
 
     async def ListSignals(
-        self, request: signals_service_pb2.ListSignalsRequest, context: ServicerContext
+        self, request: signals_service_pb2.ListSignalsRequest, context: Context
     ) -> signals_service_pb2.ListSignalsResponse:
         await self._say_age(context)
-        _known("collapse", signals_service_pb2.Collapse.Value, request.collapse)
-        _known("order_by", signals_service_pb2.OrderBy.Value, request.order_by)
+        _known("collapse", signals_service_pb2.Collapse.Value.DESCRIPTOR, request.collapse)
+        _known("order_by", signals_service_pb2.OrderBy.Value.DESCRIPTOR, request.order_by)
         asked = _without_page(request)
         page = await self._store.page(
             _feed_filters(request),
@@ -58,23 +62,23 @@ class SignalsApi(SignalsServiceServicer):
         return response
 
     async def GetSignal(
-        self, request: signals_service_pb2.GetSignalRequest, context: ServicerContext
+        self, request: signals_service_pb2.GetSignalRequest, context: Context
     ) -> signals_service_pb2.GetSignalResponse:
         await self._say_age(context)
         stored = await self._store.get(_word("id", request.id))
         signal = signal_pb2.Signal.FromString(stored.full)
-        response = signals_service_pb2.GetSignalResponse(signal=signal)
         stored_state = await self._store.event_state(signal.event_id)
-        state = None if stored_state is None else wire.load_state(stored_state)
-        if state is not None:
-            response.holding_observed_at.CopyFrom(wire.stamp(state.observed_at))
-            old_number = wire.old_number(signal)
-            if old_number is not None:
-                response.books_holding_now.extend(wire.holdings(holding_now(state, old_number, self._settings)))
-        return response
+        state = wire.load_state(stored_state) if stored_state else None
+        if state is None:
+            return signals_service_pb2.GetSignalResponse(signal=signal)
+        return signals_service_pb2.GetSignalResponse(
+            signal=signal,
+            books_holding_now=wire.holdings(holding_now(state, wire.old_number(signal), self._settings)),
+            holding_observed_at=wire.stamp(state.observed_at),
+        )
 
     async def ExplainSignal(
-        self, request: signals_service_pb2.ExplainSignalRequest, context: ServicerContext
+        self, request: signals_service_pb2.ExplainSignalRequest, context: Context
     ) -> signals_service_pb2.ExplainSignalResponse:
         await self._say_age(context)
         stored = await self._store.get(_word("id", request.id))
@@ -85,7 +89,7 @@ class SignalsApi(SignalsServiceServicer):
         return response
 
     async def ListSuppressions(
-        self, request: signals_service_pb2.ListSuppressionsRequest, context: ServicerContext
+        self, request: signals_service_pb2.ListSuppressionsRequest, context: Context
     ) -> signals_service_pb2.ListSuppressionsResponse:
         await self._say_age(context)
         asked = _without_page(request)
@@ -94,7 +98,7 @@ class SignalsApi(SignalsServiceServicer):
                 sport_key=_words("sport_key", request.sport_key),
                 event_id=_words("event_id", request.event_id),
                 market=_words("market", request.market),
-                signal_type=_names("signal_type", signal_pb2.SignalType.Value, request.signal_type),
+                signal_type=_names("signal_type", signal_pb2.SignalType.Value.DESCRIPTOR, request.signal_type),
                 since=_time("since", request.since) if request.HasField("since") else None,
                 until=_time("until", request.until) if request.HasField("until") else None,
             ),
@@ -108,7 +112,7 @@ class SignalsApi(SignalsServiceServicer):
         )
 
     async def StreamSignals(
-        self, request: signals_service_pb2.StreamSignalsRequest, context: ServicerContext
+        self, request: signals_service_pb2.StreamSignalsRequest, context: Context
     ) -> AsyncIterator[HttpBody]:
         resumed = dict(context.invocation_metadata() or ()).get("last-event-id")
         after = resumed.decode() if isinstance(resumed, bytes) else resumed
@@ -116,14 +120,14 @@ class SignalsApi(SignalsServiceServicer):
             yield HttpBody(content_type="text/event-stream", data=server_sent(item))
 
     async def WatchSignals(
-        self, request: signals_service_pb2.WatchSignalsRequest, context: ServicerContext
+        self, request: signals_service_pb2.WatchSignalsRequest, context: Context
     ) -> AsyncIterator[signals_service_pb2.WatchSignalsResponse]:
         async for item in self._follow(request.stream, request.stream.after, context):
             for response in watched(item):
                 yield response
 
     async def _follow(
-        self, request: signals_service_pb2.StreamSignalsRequest, after: str, context: ServicerContext
+        self, request: signals_service_pb2.StreamSignalsRequest, after: str, context: Context
     ) -> AsyncIterator[Item]:
         filters, full = _stream_filters(request), _is_full(request.view)
         cursor = Cursor.parse(after) if after else None
@@ -132,7 +136,7 @@ class SignalsApi(SignalsServiceServicer):
             async for item in self._feed.follow(filters, full=full, after=cursor):
                 yield item
 
-    async def _say_age(self, context: ServicerContext) -> None:
+    async def _say_age(self, context: Context) -> None:
         age = self._feed.data_age_seconds()
         if age is not None:
             await context.send_initial_metadata((("x-data-age", f"{age:.1f}"),))
@@ -182,7 +186,7 @@ def _server_sent_signal(payload: bytes) -> bytes:
 
 
 def _listed(payloads: Sequence[bytes]) -> signals_service_pb2.ListSignalsResponse:
-    # Signals are stored as they travel: framing the bytes and parsing them once costs a tenth of adding message by message.
+    # Signals are stored as they travel: to frame the bytes and parse them once costs a tenth of adding one by one.
     framed = b"".join(_SIGNALS_TAG + _varint(len(payload)) + payload for payload in payloads)
     return signals_service_pb2.ListSignalsResponse.FromString(framed)
 
@@ -208,9 +212,9 @@ def _stream_filters(request: _Filtered) -> Filters:
         sport_key=_words("sport_key", request.sport_key),
         event_id=_words("event_id", request.event_id),
         market=_words("market", request.market),
-        signal_type=_names("signal_type", signal_pb2.SignalType.Value, types),
-        direction=_names("direction", signal_pb2.Direction.Value, request.direction),
-        tier=_names("tier", signal_pb2.Tier.Value, request.tier),
+        signal_type=_names("signal_type", signal_pb2.SignalType.Value.DESCRIPTOR, types),
+        direction=_names("direction", signal_pb2.Direction.Value.DESCRIPTOR, request.direction),
+        tier=_names("tier", signal_pb2.Tier.Value.DESCRIPTOR, request.tier),
         book=_words("book", request.book),
         min_score=_share("min_score", request.min_score) if request.HasField("min_score") else None,
     )
@@ -219,7 +223,7 @@ def _stream_filters(request: _Filtered) -> Filters:
 def _feed_filters(request: signals_service_pb2.ListSignalsRequest) -> Filters:
     return replace(
         _stream_filters(request),
-        time_bucket=_names("time_bucket", signal_pb2.TimeBucket.Value, request.time_bucket),
+        time_bucket=_names("time_bucket", signal_pb2.TimeBucket.Value.DESCRIPTOR, request.time_bucket),
         since=_time("since", request.since) if request.HasField("since") else None,
         until=_time("until", request.until) if request.HasField("until") else None,
         min_strength=int(_share("min_strength", request.min_strength)) if request.HasField("min_strength") else None,
@@ -237,21 +241,22 @@ def _without_page(request: _Paged) -> bytes:
 
 
 def _is_full(view: signals_service_pb2.View.Value.ValueType) -> bool:
-    _known("view", signals_service_pb2.View.Value, view)
+    _known("view", signals_service_pb2.View.Value.DESCRIPTOR, view)
     return view == signals_service_pb2.View.FULL
 
 
-def _known(field: str, enum: EnumTypeWrapper, value: int) -> None:
-    if value not in enum.values():
+def _known(field: str, enum: EnumDescriptor, value: int) -> None:
+    if value not in enum.values_by_number:
         raise _wrong(field, f"has no value {value}")
 
 
-def _names(field: str, enum: EnumTypeWrapper, values: Iterable[int]) -> tuple[str, ...]:
+def _names(field: str, enum: EnumDescriptor, values: Iterable[int]) -> tuple[str, ...]:
+    known = {value.number: value.name for value in enum.values if value.number}
     numbers = sorted(set(values))
     for number in numbers:
-        if number == 0 or number not in enum.values():
-            raise _wrong(field, f"cannot be {number}; it is one of {', '.join(enum.keys()[1:])}")
-    return tuple(enum.Name(number) for number in numbers)
+        if number not in known:
+            raise _wrong(field, f"cannot be {number}; it is one of {', '.join(known.values())}")
+    return tuple(known[number] for number in numbers)
 
 
 def _words(field: str, values: Iterable[str]) -> tuple[str, ...]:

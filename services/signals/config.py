@@ -17,7 +17,7 @@ _RULES = RuleSettings()
 
 
 class Config(ServiceConfig):
-    """What the rules decide by, and how the feed is served. Defaults of the rules are written once, in `RuleSettings`."""
+    """What the rules decide by, and how the feed is served. The rules' defaults are written once, in `RuleSettings`."""
 
     prefixes: ClassVar[tuple[str, ...]] = (
         *ServiceConfig.prefixes,

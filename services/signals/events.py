@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
+import grpc.aio
 from sqlalchemy.ext.asyncio import AsyncConnection
+from stratum.ingest.v1.ingest_service_pb2 import RequestKeyframesRequest
+from stratum.ingest.v1.ingest_service_pb2_grpc import IngestServiceStub
 from stratum.signals.v1.events_pb2 import SignalDetected
 
 from services.shared.clock import utc_now
 from services.shared.stage import Arrival, Outcome, Outgoing
 from services.signals import store, wire
 from services.signals.model import DetectedSignal, EventState, Observation, SignalType, SuppressionRow
-from services.signals.rules import RuleSettings, observe
+from services.signals.rules import observe
+from services.signals.rules.settings import RuleSettings
 from services.signals.store import FoundSignal
 
 #: Of two equally strong signals of one fact, the earlier in this list speaks for it.
@@ -71,6 +76,21 @@ class SignalEvents:
         await store.write_suppressions(connection, [row for row in rows if isinstance(row, SuppressionRow)])
         found = [row for row in rows if isinstance(row, FoundSignal)]
         await store.write_signals(connection, found, self._configuration, utc_now())
+
+
+@asynccontextmanager
+async def keyframes_of(ingest_address: str) -> AsyncIterator[Callable[[str], Awaitable[None]] | None]:
+    """Asks ingest for an event's whole state, as a stage does at a gap; None without an address: the next one heals."""
+    if not ingest_address:
+        yield None
+        return
+    async with grpc.aio.insecure_channel(ingest_address) as channel:
+        ingest = IngestServiceStub(channel)
+
+        async def request(event_id: str) -> None:
+            await ingest.RequestKeyframes(RequestKeyframesRequest(event_ids=[event_id]))
+
+        yield request
 
 
 def found_signals(signals: Sequence[DetectedSignal]) -> list[FoundSignal]:

@@ -47,7 +47,7 @@ def fields(message: Message) -> dict[str, Any]:
 
 @lru_cache(maxsize=2048)
 def cursor_and_json(payload: bytes) -> tuple[bytes, bytes]:
-    """A serialized `Signal`: its cursor, and one line of JSON. Remembered: every stream that is awake asks for the same."""
+    """A serialized `Signal`: its cursor, and one line of JSON. Remembered: every open stream asks for the same."""
     signal = Signal.FromString(payload)
     return signal.cursor.encode(), msgspec.json.encode(fields(signal))
 

@@ -16,7 +16,6 @@ from typing import Annotated, Any, NamedTuple
 from msgspec import Meta
 from psycopg import AsyncConnection as ListeningConnection
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -41,7 +40,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import FromClause
 from stratum.common.v1.error_reason_pb2 import ErrorReason

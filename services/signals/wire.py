@@ -241,10 +241,8 @@ def holdings(books: Iterable[model.BookHolding]) -> list[proto.BookHolding]:
     ]
 
 
-def old_number(full: proto.Signal) -> model.OldNumber | None:
-    """Which number is old, so that one can ask who still offers it; None for a signal that moved from nowhere."""
-    if not full.HasField("from_value") or not full.HasField("to_value"):
-        return None
+def old_number(full: proto.Signal) -> model.OldNumber:
+    """Which number is old, so that one can ask who still offers it. Every type has both ends."""
     return model.OldNumber(
         market=full.market,
         player=full.player,

@@ -1,0 +1,48 @@
+"""Wiring only: settings, then adapters, then serve."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from stratum.signals.v1 import signals_service_pb2
+from stratum.signals.v1.signals_service_pb2_grpc import add_SignalsServiceServicer_to_server
+
+from services.shared.bus import MARKETS, SIGNALS, open_bus
+from services.shared.database import open_database
+from services.shared.server import run, serve
+from services.shared.stage import Stage
+from services.signals.api import SignalsApi
+from services.signals.config import Config
+from services.signals.events import SignalEvents, keyframes_of
+from services.signals.feed import Feed
+from services.signals.store import SignalStore, stage
+
+SERVICE = signals_service_pb2.DESCRIPTOR.services_by_name["SignalsService"].full_name
+
+
+async def main(config: Config) -> None:
+    """Runs the rules over every market update, and serves the feed, until told to stop."""
+    settings = config.rule_settings()
+    async with (
+        open_database(config) as database,
+        open_bus(config) as bus,
+        keyframes_of(config.signals_ingest_address) as request_keyframe,
+    ):
+        store = SignalStore(database)
+        feed = Feed(store, config.feed_limits())
+        fold = SignalEvents(settings, feed.received)
+        rules = Stage(
+            "signals", database, bus, fold, MARKETS, SIGNALS, stage, config.partitions, on_gap=request_keyframe
+        )
+        await serve(
+            config,
+            [partial(add_SignalsServiceServicer_to_server, SignalsApi(store, feed, settings))],
+            [SERVICE],
+            background=[rules.run(), feed.run()],
+            ready=[database.check, bus.check_connected, bus.check_syncs_writes],
+            draining=[feed.drain],
+        )
+
+
+if __name__ == "__main__":
+    run(Config, main)
