@@ -1,4 +1,4 @@
-"""Builders for the tests of consensus: quotes and observations with everything that a test does not speak of filled in."""
+"""Builders for the tests of consensus: quotes and observations, with what a test does not speak of filled in."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -70,9 +71,7 @@ def test_a_steady_market_keeps_its_consensus_for_ever():
     rows = rows_of(steps)
     assert {row.consensus for row in rows} == {rows[0].consensus}
     assert [row.heartbeat for row in rows] == [False] + [True] * (len(rows) - 1)
-    assert {later.observed_at - row.observed_at for row, later in zip(rows, rows[1:], strict=False)} == {
-        timedelta(minutes=10)
-    }
+    assert {later.observed_at - row.observed_at for row, later in pairwise(rows)} == {timedelta(minutes=10)}
 
 
 def test_a_heartbeat_counts_from_the_last_row_whatever_caused_it():

@@ -366,7 +366,7 @@ def test_the_consensus_lies_among_the_books(quotes):
 @given(spreads())
 def test_a_books_comparison_never_depends_on_its_own_cluster(quotes):
     whole = priced(quotes)
-    for book, standing in whole.standings.items():
+    for standing in whole.standings.values():
         cluster = standing.cluster
         without = {name: quote for name, quote in quotes.items() if whole.standings[name].cluster != cluster}
         # Plausibility is judged with everybody present; where it condemns somebody the comparison may differ.
