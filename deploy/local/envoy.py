@@ -26,7 +26,7 @@ class Envoy:
         admin_port: int = 0,
         deadline_seconds: float = 10.0,
     ) -> None:
-        """`services`: host and gRPC port of ingest, consensus and signals. A port of 0 takes a free one and keeps it."""
+        """`services`: host and gRPC port of ingest, consensus, signals. A port of 0 takes a free one and keeps it."""
         self.gateway = Gateway(
             folder.absolute(), services, port or free_port(), admin_port or free_port(), deadline_seconds
         )
