@@ -1,0 +1,135 @@
+"""What decides: one observation of an event in, the signals that it completes out. Pure; the same live and replayed.
+
+`observe` remembers the observation (`memory`), asks each rule about each market that could have something to say
+(`move` with `key_cross`, `sync`, `steam`, `dislocation`), lets the strongest pass cooldown and cap (`publish`), and
+logs what was held back (`suppression`). All of it is pre-game: in play nothing is judged. Time is the observation's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import replace
+from types import ModuleType
+
+from services.shared.odds import market_kind
+from services.signals.model import (
+    DetectedSignal,
+    EventState,
+    MarketKey,
+    MarketState,
+    Observation,
+    SignalType,
+    SuppressionRow,
+)
+from services.signals.rules import dislocation, key_cross, move, publish, score, steam, suppression, sync
+from services.signals.rules.candidate import Candidate, Held
+from services.signals.rules.holding import holding_now
+from services.signals.rules.memory import remember
+from services.signals.rules.settings import RULES_VERSION, RuleSettings
+from services.signals.rules.window import Moment, asks_for
+
+__all__ = ["RULES_VERSION", "RuleSettings", "holding_now", "observe", "specification"]
+
+_RULES: dict[SignalType, ModuleType] = {
+    SignalType.MOVE: move,
+    SignalType.KEY_CROSS: key_cross,
+    SignalType.MULTIBOOK_SYNC: sync,
+    SignalType.STEAM: steam,
+    SignalType.DISLOCATION: dislocation,
+}
+
+
+def observe(
+    state: EventState | None, observation: Observation, settings: RuleSettings
+) -> tuple[EventState, tuple[DetectedSignal, ...], tuple[SuppressionRow, ...]]:
+    """The event's state after an observation, the signals that it completes, and what was held back at it.
+
+    `state` is what the call before gave for the same event, None at its first observation. Observations come in order.
+    """
+    state, changed = remember(state, observation, settings)
+    if state.pregame_since is None:
+        return _at_rest(state, settings), (), ()
+
+    moment = Moment(state.sport_key, state.sights, state.pregame_since, settings)
+    judged: dict[MarketKey, MarketState] = {}
+    candidates: list[Candidate] = []
+    held: list[Held] = []
+    for market in state.markets:
+        if not _has_something_to_say(market, changed, moment):
+            continue
+        judged[market.key] = _judge(market, moment, candidates, held)
+    if not judged:
+        return state, (), ()
+
+    choice = publish.choose(candidates, judged, state.capped, moment)
+    signals = publish.compose(choice.chosen, judged, state, moment) if choice.chosen else ()
+    held.extend(choice.held)
+    rows: list[SuppressionRow] = []
+    after: list[MarketState] = []
+    for key, market in judged.items():
+        spans = suppression.continue_spans(market.held_back, (one for one in held if one.key == key), moment.now)
+        rows.extend(suppression.rows(state.event_id, state.sport_key, key, spans))
+        published = [candidate for candidate in choice.chosen if candidate.key == key]
+        after.append(publish.after_publishing(market, published, spans, moment.now))
+    return _with_markets(replace(state, capped=choice.capped), after), signals, tuple(rows)
+
+
+def specification(signal_type: SignalType) -> str:
+    """A rule in words, as the running code holds it: its own specification, and how it is scored."""
+    texts = [inspect.getdoc(_RULES[signal_type]), inspect.getdoc(score)]
+    if signal_type is SignalType.KEY_CROSS:
+        texts.insert(1, inspect.getdoc(move))
+    return "\n\n".join(text for text in texts if text)
+
+
+def _has_something_to_say(market: MarketState, changed: frozenset[MarketKey], moment: Moment) -> bool:
+    """Whether any rule could say anything of a market: most observations change nothing, and cost next to nothing."""
+    if not asks_for(moment.sights[-1].asked, market.key.market):
+        return False
+    return (
+        market.key in changed
+        or bool(market.held_back)
+        or (market.moved_at is not None and market.moved_at > moment.sights[0].observed_at)
+        or any(episode.told_multiple == 0 for episode in market.episodes)
+        or dislocation.after_silence(market, moment)
+    )
+
+
+def _judge(market: MarketState, moment: Moment, candidates: list[Candidate], held: list[Held]) -> MarketState:
+    kind = market_kind(market.key.market)
+    if kind is None:
+        return market
+    episodes, ends, apart = dislocation.judge(market, kind, moment)
+    moved, together, steamed = (rule.judge(market, kind, moment) for rule in (move, sync, steam))
+    for verdict in (moved, together, steamed, apart):
+        candidates.extend(verdict.candidates)
+        held.extend(verdict.held)
+    if episodes == market.episodes and ends == market.episode_ends:
+        return market
+    return replace(market, episodes=episodes, episode_ends=ends)
+
+
+def _at_rest(state: EventState, settings: RuleSettings) -> EventState:
+    """The state in play: episodes have ended, and nothing is held back."""
+    moment = Moment(state.sport_key, state.sights, state.observed_at, settings)
+    return _with_markets(
+        state,
+        [
+            replace(
+                market,
+                episodes=(),
+                episode_ends=dislocation.ends_after(market, list(market.episodes), moment),
+                held_back=(),
+            )
+            for market in state.markets
+            if market.episodes or market.held_back
+        ],
+    )
+
+
+def _with_markets(state: EventState, markets: Iterable[MarketState]) -> EventState:
+    replaced = {market.key: market for market in markets}
+    if not replaced:
+        return state
+    return replace(state, markets=tuple(replaced.get(market.key, market) for market in state.markets))

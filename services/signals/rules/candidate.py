@@ -1,0 +1,81 @@
+"""What a rule answers: candidates that may be published, and what met a trigger and was held back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from services.signals.model import BookView, Direction, MarketKey, Reason, SignalType
+from services.signals.rules.score import Strength
+from services.signals.rules.window import Movers, Panel
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A signal that its rule would publish; only cooldown and cap can still hold it back."""
+
+    key: MarketKey
+    signal_type: SignalType
+    direction: Direction
+    from_value: float
+    to_value: float
+    delta: float
+    #: The threshold by which it is scored.
+    threshold: float
+    strength: Strength
+    #: |delta| per minute; None for a state, which has no speed.
+    velocity: float | None
+    #: Share of the panel that moved; for DISLOCATION the others, as a share of ten.
+    breadth: float
+    #: In points; in h2h, in probability.
+    dispersion: float | None
+    steps: tuple[str, ...]
+    meta: Mapping[str, str] = field(default_factory=dict)
+    # What a movement has.
+    panel: Panel | None = None
+    movers: Movers | None = None
+    elapsed_seconds: float | None = None
+    acceleration: float | None = None
+    # What a dislocation has.
+    apart: BookView | None = None
+    multiple: int = 0
+
+    @property
+    def book(self) -> str:
+        """The book that stands apart; empty for a movement."""
+        return "" if self.apart is None else self.apart.book
+
+    @property
+    def clusters_in_panel(self) -> int:
+        """The clusters of the panel; for a dislocation those that the book is compared with."""
+        if self.panel is not None:
+            return len(self.panel.clusters)
+        others = None if self.apart is None else self.apart.others
+        return 0 if others is None else others.clusters
+
+    def order(self) -> tuple[float, float, MarketKey, str, str, str]:
+        """Sorts the strongest first."""
+        relative = -abs(self.delta) / self.threshold
+        return (-self.strength.points, relative, self.key, self.book, self.direction, self.signal_type)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Held:
+    """Something that met a trigger and was held back at this observation. `book` is empty except for DISLOCATION."""
+
+    key: MarketKey
+    signal_type: SignalType
+    direction: Direction
+    book: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a rule says about one market at one observation."""
+
+    candidates: tuple[Candidate, ...] = ()
+    held: tuple[Held, ...] = ()
+
+
+NOTHING = Verdict()
