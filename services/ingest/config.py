@@ -68,7 +68,7 @@ class Config(ServiceConfig):
                 raise ValueError("the provider is asked over https: the key is in the address")
         elif any(host == name or host.endswith(f".{name}") for name in LOOK_ALIKES):
             raise ValueError(f"is not the provider, whose host is {PROVIDER_HOSTS[0]}")
-        return value.rstrip("/")
+        return value.rstrip("/").removesuffix("/v4")
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Self:

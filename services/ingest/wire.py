@@ -1,0 +1,115 @@
+"""Observations to protobuf. Nothing here decides: what is told was decided in `changes`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from stratum.common.v1 import market_pb2
+from stratum.ingest.v1 import events_pb2, ingest_service_pb2
+
+from services.ingest.changes import Coverage, HeldOutcome, HeldQuote, Observation
+from services.ingest.store import BookHealth
+from services.shared.bus import Outgoing
+from services.shared.identity import EPOCH
+
+_OUTCOMES = {
+    "home": market_pb2.Outcome.HOME,
+    "away": market_pb2.Outcome.AWAY,
+    "draw": market_pb2.Outcome.DRAW,
+    "over": market_pb2.Outcome.OVER,
+    "under": market_pb2.Outcome.UNDER,
+}
+
+
+def outgoing(observation: Observation) -> Outgoing:
+    """The message as it leaves; its id is unique for ever."""
+    return Outgoing(
+        event_id=observation.event_id,
+        message_id=f"{observation.event_id}:{observation.revision}",
+        payload=event_observed(observation).SerializeToString(),
+    )
+
+
+def event_observed(observation: Observation) -> events_pb2.EventObserved:
+    """One event as one poll saw it."""
+    return events_pb2.EventObserved(
+        event=market_pb2.EventHeader(
+            event_id=observation.event_id,
+            sport_key=observation.sport_key,
+            revision=observation.revision,
+            previous_revision=observation.previous_revision,
+            observed_at=timestamp(observation.observed_at),
+            expected_interval_seconds=observation.expected_interval_seconds,
+            asked=coverage(observation.asked),
+            commence_time=timestamp(observation.commence_time),
+            home_team=observation.home_team,
+            away_team=observation.away_team,
+            keyframe=observation.keyframe,
+        ),
+        changes=[book_quote(quote) for quote in observation.changes],
+        removed=[
+            events_pb2.QuoteRemoved(book=book, key=market_pb2.MarketKey(market=market, player=player))
+            for market, player, book in observation.removed
+        ],
+        reads=[
+            events_pb2.QuoteRead(
+                book=read.book,
+                key=market_pb2.MarketKey(market=read.market, player=read.player),
+                age_seconds=read.age_seconds,
+            )
+            for read in observation.reads
+        ],
+    )
+
+
+def coverage(asked: Coverage) -> market_pb2.Coverage:
+    """What a poll asked for."""
+    return market_pb2.Coverage(markets=asked.markets, books=asked.books)
+
+
+def book_quote(quote: HeldQuote) -> market_pb2.BookQuote:
+    """A quote whole, with the reading that consumers are to know of."""
+    return market_pb2.BookQuote(
+        book=quote.book,
+        key=market_pb2.MarketKey(market=quote.market, player=quote.player),
+        line=quote.line,
+        outcomes=[_outcome(outcome) for outcome in quote.outcomes],
+        last_update=timestamp(quote.told_update),
+        changed_after=timestamp(quote.changed_after),
+        changed_by=timestamp(quote.changed_by),
+        observed_at=timestamp(quote.observed_at),
+        previous_seen_at=timestamp(quote.previous_seen_at),
+    )
+
+
+def _outcome(outcome: HeldOutcome) -> market_pb2.OutcomePrice:
+    return market_pb2.OutcomePrice(
+        outcome=_OUTCOMES[outcome.outcome],
+        price=outcome.price,
+        observed_at=timestamp(outcome.observed_at),
+        snapshot_id=outcome.snapshot_id,
+        link=outcome.link,
+        limit=outcome.limit,
+        sid=outcome.sid,
+    )
+
+
+def book_health(book: BookHealth, now: datetime | None) -> ingest_service_pb2.BookHealth:
+    """One book's part of a feed's health; `now` in event time, if it is known."""
+    age = None if now is None or book.last_update is None else (now - book.last_update).total_seconds()
+    return ingest_service_pb2.BookHealth(
+        book=book.book,
+        last_update=timestamp(book.last_update),
+        age_seconds=age,
+        quotes=book.quotes,
+        events=book.events,
+    )
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """The moment, exact to the microsecond; None stays absent."""
+    if moment is None:
+        return None
+    since = moment - EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
