@@ -21,8 +21,10 @@ from services.shared import paging
 from services.shared.errors import InvalidArgument
 from services.signals import render, wire
 from services.signals.cursor import Cursor
+from services.signals.explain import specification
 from services.signals.feed import Beat, Ended, Feed, Item, More, Opened, Truncated
-from services.signals.rules import holding_now, specification
+from services.signals.model import SignalType
+from services.signals.rules.holding import holding_now
 from services.signals.rules.settings import RuleSettings
 from services.signals.store import Filters, PagePosition, SignalStore, SpanPosition
 
@@ -84,7 +86,7 @@ class SignalsApi(SignalsServiceServicer):
         stored = await self._store.get(_word("id", request.id))
         response = signals_service_pb2.ExplainSignalResponse.FromString(stored.explanation)
         response.signal.ParseFromString(stored.full)
-        response.rule = specification(signal_pb2.SignalType.Value.Name(response.signal.signal_type))
+        response.rule = specification(SignalType(signal_pb2.SignalType.Value.Name(response.signal.signal_type)))
         response.configuration = stored.configuration
         return response
 

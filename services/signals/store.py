@@ -192,7 +192,7 @@ class Filters:
 
 
 # A position comes back from the caller: what PostgreSQL or a time cannot hold is no token of ours.
-_Whole = Annotated[int, Meta(ge=0, lt=2**63)]
+_Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _Key = Annotated[float, Meta(ge=0, le=2.5e17)]
 
 

@@ -1,0 +1,119 @@
+"""Builders for tests of the feed: signals with everything filled in, of which a test names only what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from services.shared.clock import utc_now
+from services.shared.database import Database
+from services.signals import store
+from services.signals.events import found_signals
+from services.signals.model import (
+    BookHolding,
+    BookMove,
+    DetectedSignal,
+    Direction,
+    ExplainedInput,
+    Reason,
+    ScoreComponent,
+    ScoreSource,
+    SignalType,
+    SuppressionRow,
+    Tier,
+    TimeBucket,
+)
+
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+CONFIGURATION = '{"rules_version": "v1"}'
+
+
+def a_signal(name: str, **told: Any) -> DetectedSignal:
+    """A MOVE of two books from −5.5 to −6.5, at noon, with the fields that are told in place of its own."""
+    books: tuple[str, ...] = told.get("books", ("betmgm", "draftkings"))
+    usual = DetectedSignal(
+        id=name,
+        fact_id=f"fact-of-{name}",
+        also=(),
+        sport_key="basketball_nba",
+        event_id="event-1",
+        home_team="Boston Celtics",
+        away_team="New York Knicks",
+        commence_time=NOON + timedelta(hours=5),
+        market="spreads",
+        player="",
+        signal_type=SignalType.MOVE,
+        direction=Direction.TOWARD_HOME,
+        book=None,
+        from_value=-5.5,
+        to_value=-6.5,
+        delta=-1.0,
+        from_price=1.9,
+        to_price=1.95,
+        strength=70,
+        velocity=0.5,
+        acceleration=None,
+        composite_score=60.5,
+        score_source=ScoreSource.COMPOSITE,
+        tier=Tier.MEDIUM,
+        components=(ScoreComponent("strength", 31.5, (ScoreComponent("magnitude", 50.0),)),),
+        minutes_to_tip=300.0,
+        time_bucket=TimeBucket.MID,
+        observed_at=NOON,
+        sampling_seconds=60.0,
+        window_seconds=600.0,
+        elapsed_seconds=120.0,
+        clusters_moved=len(books),
+        clusters_in_panel=5,
+        books_moved=tuple(BookMove(book, book, -5.5, -6.5, NOON - timedelta(minutes=2), NOON) for book in books),
+        books_holding=(BookHolding("caesars", -5.5, 1.9, 1.92, NOON, 12.0, -0.01, None, None),),
+        consensus_line=-6.5,
+        fair_line=-6.4,
+        fair_probability=0.51,
+        devig_method="multiplicative",
+        dispersion=0.3,
+        snapshot_ids=("snapshot-1", "snapshot-2"),
+        rules_version="v1",
+        config_hash="0123456789abcdef",
+        profile="live",
+        meta={},
+        books=books,
+        inputs=(
+            ExplainedInput("snapshot-1", "betmgm", "betmgm", "from", -5.5, 1.9, 1.92, 0.5, NOON, None),
+            ExplainedInput("snapshot-2", "betmgm", "betmgm", "to", -6.5, 1.9, 1.92, 0.5, NOON, None),
+        ),
+        steps=("two books moved",),
+    )
+    return replace(usual, **told)
+
+
+def a_span(**told: Any) -> SuppressionRow:
+    """A STEAM that was held back by its cooldown, once, at noon."""
+    usual = SuppressionRow(
+        event_id="event-1",
+        sport_key="basketball_nba",
+        market="spreads",
+        player="",
+        signal_type=SignalType.STEAM,
+        direction=Direction.TOWARD_HOME,
+        book="",
+        reason=Reason.COOLDOWN,
+        count=1,
+        first_seen_at=NOON,
+        last_seen_at=NOON,
+    )
+    return replace(usual, **told)
+
+
+async def publish(database: Database, signals: Sequence[DetectedSignal], published_at: datetime | None = None) -> None:
+    """Puts the signals into the feed in one transaction, as the stage does."""
+    async with database.begin() as connection:
+        await store.write_signals(connection, found_signals(signals), CONFIGURATION, published_at or utc_now())
+
+
+async def hold_back(database: Database, spans: Sequence[SuppressionRow]) -> None:
+    """Keeps the spans in one transaction, as the stage does."""
+    async with database.begin() as connection:
+        await store.write_suppressions(connection, spans)
