@@ -2,7 +2,7 @@
 
 `observe` remembers the observation (`memory`), asks each rule about each market that could have something to say
 (`move` with `key_cross`, `sync`, `steam`, `dislocation`), lets the strongest pass cooldown and cap (`publish`), and
-logs what was held back (`suppression`). All of it is pre-game: in play nothing is judged. Time is the observation's own.
+logs what was held back (`suppression`). All of it is pre-game: in play nothing is judged. Time is the observations'.
 """
 
 from __future__ import annotations
