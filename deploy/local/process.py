@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 #: Becomes the server: gives up root if told to, asks the kernel to be ended when its parent ends, and executes it.
@@ -43,9 +43,13 @@ def free_port() -> int:
 
 
 def spawn(
-    command: Sequence[str], log: Path, death_signal: signal.Signals, user: pwd.struct_passwd | None = None
+    command: Sequence[str],
+    log: Path,
+    death_signal: signal.Signals,
+    user: pwd.struct_passwd | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a server whose output goes to the log.
+    """Starts a server whose output goes to the log. Without an environment it has ours.
 
     When the thread that calls this ends, however it ends, the kernel sends the server `death_signal` (Linux only):
     call it from the main thread. The server has a session of its own, so that Ctrl-C reaches us and not it.
@@ -64,6 +68,7 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd="/",
+            env=environment,
             start_new_session=True,
         )
 

@@ -21,8 +21,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PARTITIONS = 16
 SHARED_PREFIX = "STRATUM_"
-#: Variables of the project that are not settings of a service: where tests find the recorded series.
-NO_SETTINGS = frozenset({"STRATUM_DATA"})
+#: Variables of the project that are not settings of a service: where tests find the recorded series, and where the
+#: command line keeps what it runs.
+NO_SETTINGS = frozenset({"STRATUM_DATA", "STRATUM_HOME"})
 
 
 def _split(value: object) -> object:

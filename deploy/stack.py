@@ -1,0 +1,317 @@
+"""The whole system on one machine, as children of this process: PostgreSQL, NATS, the services, Envoy and a market.
+
+`async with Stack(settings) as stack` returns when everything answers, and leaves nothing running. Whatever dies
+meanwhile is started again. Nothing in the services knows that it is run like this: only addresses differ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from deploy import profiles, schema
+from deploy.children import GaveUpError, Household, Kept, Program
+from deploy.home import Home, Living, Ports
+from deploy.local.envoy import Envoy
+from deploy.local.nats import NatsServer
+from deploy.local.postgres import PostgresServer
+from deploy.local.process import ServerFailedError
+from deploy.provider import served
+from deploy.recording import Recording, iso
+from deploy.replay_provider import ReplayProvider
+from deploy.simulator.server import SimulatedProvider, opened_now
+from services.shared.clock import utc_now
+
+READY_SECONDS = 60.0
+WATCH_SECONDS = 0.25
+#: Our own variables, which mean nothing to a service.
+OURS = ("STRATUM_HOME", "STRATUM_PORT_BASE")
+
+
+class StackFailedError(Exception):
+    """The system did not come up, or could not be kept up. The message says what to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """A simulated market in accelerated time."""
+
+    seed: int = 1
+    #: Seconds of the market's time in one of ours.
+    speed: float = 40.0
+    #: Seconds of the market's time between two polls.
+    cadence: float = 60.0
+
+    def __str__(self) -> str:
+        return f"a simulated market (seed {self.seed}, {self.speed:g} times as fast as the clock)"
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The provider itself; its key and what to ask for are in the environment."""
+
+    def __str__(self) -> str:
+        return "the live provider"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A recorded series, walked through from its first answer to its last, as fast as it goes."""
+
+    recording: Recording
+
+    def __str__(self) -> str:
+        return f"the recording {self.recording.folder.name}"
+
+
+Market = Simulated | Live | Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class StackSettings:
+    """What differs between one stack and another."""
+
+    home: Home
+    ports: Ports
+    market: Market = field(default_factory=Simulated)
+    profile: str = "live"
+    gateway: bool = True
+    #: Put over the servers' own, such as `fsync`.
+    postgres: Mapping[str, str] = field(default_factory=dict)
+    #: Settings for every service, over those of the profile.
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Stack:
+    """One running system."""
+
+    def __init__(self, settings: StackSettings, say: Callable[[str], None] = lambda _: None) -> None:
+        """`say` is told, in a sentence, what is being done and what had to be started again."""
+        self.settings = settings
+        self.home = settings.home
+        self._say = say
+        self._household = Household(say)
+        self._exit = AsyncExitStack()
+        self._failed: asyncio.Future[None] | None = None
+        self._ready = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException as error:
+            await self._exit.aclose()
+            if isinstance(error, ServerFailedError | GaveUpError):
+                raise StackFailedError(f"{error}\nLogs are in {self.home.logs}") from error
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self._exit.aclose()
+
+    @property
+    def gateway_url(self) -> str:
+        """Where partners ask."""
+        return f"http://127.0.0.1:{self.settings.ports.gateway}"
+
+    @property
+    def members(self) -> Mapping[str, Kept]:
+        """Every process by name, with how often it was started again and the processor time it used."""
+        return self._household.members
+
+    def metrics_url(self, service: str) -> str:
+        """Where a service shows its metrics."""
+        return f"http://127.0.0.1:{self._metrics_port(service)}/metrics"
+
+    def database_url(self, service: str) -> str:
+        """The address with which a service logs in, password included: never to be logged."""
+        return schema.service_url(self._postgres.url(), service, self.home.passwords())
+
+    @property
+    def nats_url(self) -> str:
+        """Where the bus is."""
+        return f"nats://127.0.0.1:{self.settings.ports.nats}"
+
+    @property
+    def nats_monitor_url(self) -> str:
+        """Where the bus tells about itself."""
+        return f"http://127.0.0.1:{self.settings.ports.nats_monitor}"
+
+    def kill(self, name: str) -> None:
+        """End one process as a crash would; it is started again. To show that nothing is lost."""
+        psutil.Process(self.members[name].runnable.pid).kill()
+
+    async def failed(self) -> None:
+        """Returns never; raises StackFailedError when a process cannot be kept alive."""
+        assert self._failed is not None, "not started"
+        await asyncio.shield(self._failed)
+
+    def living(self) -> Living:
+        """Who lives in the home now, for those who look from outside."""
+        return Living(
+            pid=os.getpid(),
+            started_at=psutil.Process().create_time(),
+            ports=self.settings.ports,
+            market=str(self.settings.market),
+            ready=self._ready,
+            processes={name: kept.runnable.pid for name, kept in self.members.items() if not kept.finished},
+        )
+
+    async def _start(self) -> None:
+        self._exit.enter_context(self.home.occupied())
+        self._exit.callback(self._household.stop)
+        self._failed = asyncio.get_running_loop().create_future()
+        self._exit.callback(self._failed.cancel)
+        self.home.tell(self.living())
+        self._start_servers()
+        provider_url = await self._start_provider()
+        for name in ("signals", "consensus", "ingest"):
+            self._start_service(name, provider_url)
+        watching = asyncio.create_task(self._watch())
+        self._exit.push_async_callback(_cancelled, watching)
+        if self.settings.gateway:
+            self._start_gateway()
+        await self._await_ready()
+        self._ready = True
+        self.home.tell(self.living())
+
+    def _start_servers(self) -> None:
+        ports = self.settings.ports
+        self._say("starting PostgreSQL")
+        folder = self.home.database_folder()
+        if not folder.is_relative_to(self.home.folder):
+            folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+            self._say(f"the database is kept in {folder}: its user cannot enter {self.home.folder}")
+        self._postgres = PostgresServer(folder, ports.postgres, self.settings.postgres)
+        self._household.add("postgres", self._postgres, folder / "postgres.log")
+        self._say("starting NATS")
+        nats = NatsServer(self.home.folder / "nats", ports.nats, ports.nats_monitor)
+        self._household.add("nats", nats, self.home.folder / "nats" / "nats.log")
+        self._say("preparing the schemas")
+        schema.upgrade(self._postgres.url(), self.home.passwords())
+
+    async def _start_provider(self) -> str:
+        market = self.settings.market
+        if isinstance(market, Live):
+            return ""
+        if isinstance(market, Simulated):
+            provider: ReplayProvider | SimulatedProvider = opened_now(utc_now, market.seed, market.speed)
+        else:
+            provider = ReplayProvider(market.recording)
+        return await self._exit.enter_async_context(served(provider.application(), self.settings.ports.provider))
+
+    def _start_service(self, name: str, provider_url: str) -> None:
+        self._say(f"starting {name}")
+        command = [sys.executable, "-m", f"services.{name}"]
+        recorded = isinstance(self.settings.market, Recorded) and name == "ingest"
+        if recorded:
+            command += self._backfill_arguments()
+        program = Program(
+            command,
+            self.home.logs / f"{name}.log",
+            self._environment(name, provider_url),
+            ready_url=None if recorded else f"http://127.0.0.1:{self._metrics_port(name)}/readyz",
+        )
+        self._household.add(name, program, program.log, may_finish=recorded)
+
+    def _backfill_arguments(self) -> list[str]:
+        assert isinstance(self.settings.market, Recorded)
+        recording = self.settings.market.recording
+        return [
+            *("backfill", "--sport", recording.sport_key),
+            *("--from", iso(recording.times[0]), "--to", iso(recording.times[-1])),
+        ]
+
+    def _environment(self, name: str, provider_url: str) -> dict[str, str]:
+        ports = self.settings.ports
+        url_file = self.home.keep_secret(f"{name}-database-url", self.database_url(name))
+        inherited = {variable: value for variable, value in os.environ.items() if variable not in OURS}
+        environment = {
+            **inherited,
+            "STRATUM_DATABASE_URL_FILE": str(url_file),
+            "STRATUM_NATS_URL": self.nats_url,
+            "STRATUM_NATS_MONITOR_URL": self.nats_monitor_url,
+            "STRATUM_GRPC_PORT": str(getattr(ports, name)),
+            "STRATUM_METRICS_PORT": str(self._metrics_port(name)),
+            **profiles.settings(self.settings.profile),
+            **self.settings.environment,
+        }
+        if name == "ingest":
+            return environment | self._ingest_environment(provider_url)
+        if not isinstance(self.settings.market, Recorded):
+            environment[f"{name.upper()}_INGEST_ADDRESS"] = f"127.0.0.1:{ports.ingest}"
+        return environment
+
+    def _ingest_environment(self, provider_url: str) -> dict[str, str]:
+        market = self.settings.market
+        if isinstance(market, Live):
+            return {}
+        asked = {"ODDS_API_BASE_URL": provider_url, "ODDS_API_KEY": "a-stand-in-needs-no-secret"}
+        if isinstance(market, Recorded):
+            return asked
+        return asked | {
+            "ODDS_API_CLOCK": "provider",
+            "ODDS_API_CLOCK_RATE": f"{market.speed:g}",
+            "ODDS_API_POLL_INTERVAL_SECONDS": f"{market.cadence:g}",
+        }
+
+    def _start_gateway(self) -> None:
+        ports = self.settings.ports
+        self._say("starting the gateway")
+        services = {name: ("127.0.0.1", int(getattr(ports, name))) for name in schema.SERVICES}
+        folder = self.home.folder / "gateway"
+        envoy = Envoy(folder, services, ports.gateway, ports.gateway_admin)
+        self._household.add("gateway", envoy, folder / "envoy.log")
+
+    def _metrics_port(self, service: str) -> int:
+        return int(getattr(self.settings.ports, f"{service}_metrics"))
+
+    async def _await_ready(self) -> None:
+        self._say("waiting until every service is ready")
+        waited_for = [kept for kept in self.members.values() if isinstance(kept.runnable, Program)]
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while waited_for:
+                    waited_for = [kept for kept in waited_for if not await _is_ready(kept)]
+                    await asyncio.wait([self._future()], timeout=0.05)
+                    if self._future().done():
+                        self._future().result()
+        except TimeoutError:
+            names = ", ".join(f"{kept.name} (see {kept.log})" for kept in waited_for)
+            raise StackFailedError(f"not ready after {READY_SECONDS:.0f} s: {names}") from None
+
+    def _future(self) -> asyncio.Future[None]:
+        assert self._failed is not None, "not started"
+        return self._failed
+
+    async def _watch(self) -> None:
+        while True:
+            pids = self.living().processes
+            try:
+                self._household.watch()
+            except (GaveUpError, ServerFailedError) as error:
+                if not self._future().done():
+                    self._future().set_exception(StackFailedError(str(error)))
+                return
+            if self.living().processes != pids:
+                self.home.tell(self.living())
+            await asyncio.sleep(WATCH_SECONDS)
+
+
+async def _is_ready(kept: Kept) -> bool:
+    assert isinstance(kept.runnable, Program)
+    return kept.finished or await asyncio.to_thread(kept.runnable.ready)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
