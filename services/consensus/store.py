@@ -28,7 +28,7 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import JSONB, distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consensus.model import Consensus, ConsensusRow, GameRow, MarketKey, QuotePoint
@@ -321,7 +321,9 @@ class ConsensusStore:
         table = consensus_snapshots.c
         query = select(consensus_snapshots).where(table.event_id == event_id, *_among((table.market, markets)))
         rows = await self._rows(
-            query.distinct(table.market, table.player).order_by(table.market, table.player, table.observed_at.desc())
+            query.ext(distinct_on(table.market, table.player)).order_by(
+                table.market, table.player, table.observed_at.desc()
+            )
         )
         return [_consensus_row(row) for row in rows]
 
