@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from math import isfinite
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -243,7 +244,7 @@ def _quote(sent: common.BookQuote) -> Quote:
         raise Malformed(f"{sent.book} quotes {names} in {sent.key.market}")
     if not sent.HasField("observed_at"):
         raise Malformed(f"{sent.book} quotes {sent.key.market} at no time")
-    if kind is not odds.MarketKind.H2H and not sent.HasField("line"):
+    if kind is not odds.MarketKind.H2H and not (sent.HasField("line") and isfinite(sent.line)):
         raise Malformed(f"{sent.book} quotes {sent.key.market} without a line")
     return Quote(
         book=sent.book,
@@ -258,7 +259,7 @@ def _quote(sent: common.BookQuote) -> Quote:
 
 
 def _outcome(sent: common.OutcomePrice) -> OutcomeQuote:
-    if not sent.price > 1.0 or sent.price == float("inf"):
+    if not (sent.price > 1.0 and isfinite(sent.price)):
         raise Malformed(f"a decimal price of {sent.price}")
     return OutcomeQuote(
         outcome=_OUTCOME_NAMES.get(sent.outcome, "unspecified"),
