@@ -158,7 +158,7 @@ class Seen:
 
 def normalize(body: object, sport_key: str = "") -> Seen:
     """What a response of the odds or event-odds endpoint shows; `sport_key` serves events that do not say their own."""
-    given = [body] if isinstance(body, Mapping) else body
+    given = [body] if _is_object(body) else body
     if not _is_list(given):
         return Seen(rejected={Rejection.MALFORMED: 1})
     return _Reader(american=is_american(given), sport_key=sport_key).read(given)
@@ -171,7 +171,10 @@ def is_american(events: Sequence[object]) -> bool:
     one garbled price changes nothing.
     """
     far = near = 0
-    for price in _every_price(events):
+    for outcome in _every_outcome(events):
+        price = _number(outcome.get("price"))
+        if price is None:
+            continue
         if abs(price) >= 100:
             far += 1
         else:
@@ -240,7 +243,7 @@ class _Reader:
             home_team=home,
             away_team=away,
             commence_time=self._time(item.get("commence_time")),
-            quotes=self._quotes(books, _Sides(_folded(home), _folded(away))),
+            quotes=self._quotes(books, _Sides(home, away)),
         )
 
     def _quotes(self, books: Sequence[object], sides: _Sides) -> tuple[Quote, ...]:
@@ -329,8 +332,7 @@ class _Reader:
             return None
         points = {quote.outcome: point for quote, point in good}
         line = points[first]
-        mirrored = points[second] if line is None or kind is MarketKind.TOTAL else -line
-        if points[second] != mirrored:
+        if points[second] != (-line if line is not None and kind is MarketKind.SPREAD else line):
             self._rejected[Rejection.NOT_MIRRORED] += len(good)
             return None
         by_name = {quote.outcome: quote for quote, _ in good}
@@ -390,24 +392,25 @@ class _Reader:
         return moment
 
 
-@dataclass(frozen=True, slots=True)
 class _Sides:
-    """The two teams, folded, by which outcomes are named."""
+    """Which side an outcome's name means: the teams of the event, and the words every market shares."""
 
-    home: str
-    away: str
+    def __init__(self, home: str, away: str) -> None:
+        self._teams = {"draw": "draw", _folded(home): "home", _folded(away): "away"}
+        #: Names as they were given before: an event repeats the same few some hundred times.
+        self._known: dict[tuple[object, bool], str | None] = {}
 
     def name(self, given: object, kind: MarketKind) -> str | None:
         """home, away, draw, over or under; None for what is no side of such a market."""
-        text = _text(given)
-        folded = "" if text is None else _folded(text)
-        if kind is MarketKind.TOTAL:
-            return folded if folded in ("over", "under") else None
-        if folded == self.home:
-            return "home"
-        if folded == self.away:
-            return "away"
-        return "draw" if folded == "draw" and kind is MarketKind.H2H else None
+        if not isinstance(given, str):
+            return None
+        key = (given, kind is MarketKind.TOTAL)
+        if key not in self._known:
+            folded = _folded(_text(given) or "")
+            total = folded if folded in ("over", "under") else None
+            self._known[key] = total if kind is MarketKind.TOTAL else self._teams.get(folded)
+        side = self._known[key]
+        return None if side == "draw" and kind is not MarketKind.H2H else side
 
 
 def read_time(given: object) -> datetime | None:
@@ -428,7 +431,7 @@ def _why_unread(market: str) -> Rejection:
     return Rejection.ALTERNATE_LINE if "alternate" in market else Rejection.UNKNOWN_MARKET
 
 
-def _every_outcome(part: object) -> Iterator[Mapping[str, Any]]:
+def _every_outcome(part: object) -> Iterator[dict[str, Any]]:
     """The outcomes anywhere in a response, an event, a book or a market; an outcome holds itself."""
     # A stack of our own: a hostile body may be nested more deeply than calls may.
     waiting = [part]
@@ -439,13 +442,8 @@ def _every_outcome(part: object) -> Iterator[Mapping[str, Any]]:
         elif _is_object(item):
             if "price" in item:
                 yield item
-            waiting.extend(item[name] for name in ("bookmakers", "markets", "outcomes") if name in item)
-
-
-def _every_price(events: Sequence[object]) -> Iterator[float]:
-    for outcome in _every_outcome(events):
-        if (price := _number(outcome.get("price"))) is not None:
-            yield price
+                continue
+            waiting.extend(item[name] for name in ("outcomes", "markets", "bookmakers") if name in item)
 
 
 def _event_id(item: object) -> str | None:
@@ -453,12 +451,12 @@ def _event_id(item: object) -> str | None:
     return given if isinstance(given, str) and EVENT_ID.fullmatch(given) else None
 
 
-def _is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
-    return isinstance(value, Mapping)
+def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
 
 
-def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
-    return isinstance(value, list | tuple)
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
 def _is_key(value: object) -> TypeGuard[str]:
@@ -467,7 +465,7 @@ def _is_key(value: object) -> TypeGuard[str]:
 
 def _number(value: object) -> float | None:
     """A finite number, or None; true and false are none, nor is a number that fits no float."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
         number = float(value)
@@ -485,8 +483,9 @@ def _text(value: object) -> str | None:
 
 
 def _link(value: object) -> str | None:
-    text = _text(value)
-    return text if text is not None and text.startswith(("https://", "http://")) else None
+    if not isinstance(value, str) or not value.startswith(("https://", "http://")):
+        return None
+    return _text(value)
 
 
 def _folded(name: str) -> str:
