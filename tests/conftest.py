@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
+from secrets import token_urlsafe
 
 import psycopg
 import pytest
@@ -49,7 +50,7 @@ def nats_server(server_folder: Path) -> Iterator[NatsServer]:
 
 @pytest.fixture(scope="session")
 def passwords() -> dict[str, str]:
-    """A password for each login of the session's database server."""
+    """A password for each login of the session's database server; a test's own service gets one when it is made."""
     return schema.generated_passwords()
 
 
@@ -61,7 +62,8 @@ def template_of(postgres_server: PostgresServer, passwords: dict[str, str]) -> C
     def template(service: str) -> str:
         if service not in made:
             name = f"template_{service}"
-            schema.prepare(postgres_server.url(), passwords, name)
+            passwords.setdefault(service, token_urlsafe(24))
+            schema.prepare(postgres_server.url(), passwords, name, (service,))
             if any((Path(schema.__file__).parents[1] / "services" / service / "migrations").glob("*.py")):
                 migrator = schema.service_url(postgres_server.url(), schema.MIGRATOR, passwords, name)
                 schema.migrate(migrator, service)

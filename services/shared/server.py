@@ -30,6 +30,7 @@ from services.shared import metrics
 from services.shared.config import ServiceConfig, load
 from services.shared.errors import DOMAIN, DeadlineExceeded, DomainError
 from services.shared.logging import configure_logging, logger
+from services.shared.tasks import end_tasks
 
 log = logger(__name__)
 
@@ -105,9 +106,7 @@ async def serve(
             await servicer.enter_graceful_shutdown()
             # Open calls end while the background still runs: a watch may be waiting for what a stage brings.
             await server.stop(config.drain_seconds)
-            for task in [stop, *tasks]:
-                task.cancel()
-            await asyncio.gather(stop, *tasks, return_exceptions=True)
+            await end_tasks([stop, *tasks])
         for task in done - {stop}:
             if (error := task.exception()) is not None:
                 raise error

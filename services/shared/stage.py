@@ -30,7 +30,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.shared import metrics
-from services.shared.bus import ALL_PARTITIONS, Bus, Delivery, Outgoing, Reader, StreamSpec
+from services.shared.bus import ALL_PARTITIONS, Bus, Delivery, Outgoing, Reader, StreamSpec, StreamState
 from services.shared.database import Database
 from services.shared.errors import Malformed
 from services.shared.logging import logger
@@ -235,11 +235,7 @@ class Stage(Generic[M, S]):
             await connection.execute(self._sql.add_positions, {"partitions": list(self._partitions)})
             held = await self._sql.positions_of(connection, self._partitions)
         stream = await self._bus.ensure_stream(self._source)
-        stale = {
-            partition: place
-            for partition, place in held.items()
-            if place[0] != stream.identity or place[1] > stream.last_sequence
-        }
+        stale = {partition: place for partition, place in held.items() if not _stands(*place, stream)}
         if stale:
             log.warning("the stream is another or has lost its end", stage=self.name, partitions=sorted(stale))
             async with self._database.begin() as connection:
@@ -423,16 +419,22 @@ async def drained(
 
     Needs only the stage's tables, so another process can ask as well.
     """
-    stream = await bus.stream_state(source)
+    # Read before the stream is asked: what had been applied was in it by then.
     async with database.begin() as connection:
         held = await _Statements(tables).positions_of(connection, partitions)
+    stream = await bus.stream_state(source)
     for partition in partitions:
         identity, sequence = held.get(partition, ("", 0))
-        place = sequence if identity == stream.identity else 0
+        place = sequence if _stands(identity, sequence, stream) else 0
         # A partition's own newest message counts: the stream's may belong to another worker's share.
         if place < stream.last_sequence and place < await bus.last_sequence(source, partition):
             return False
     return target is None or await Outbox(database, bus, tables, target).is_empty(partitions)
+
+
+def _stands(identity: str, sequence: int, stream: StreamState) -> bool:
+    """Whether a position, read before the stream's state, is one in this stream as it is."""
+    return identity == stream.identity and sequence <= stream.last_sequence
 
 
 class _Statements:
