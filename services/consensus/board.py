@@ -28,7 +28,7 @@ from services.consensus.model import (
     Quote,
     QuotePoint,
 )
-from services.consensus.pricing import PricingRules, fair_probability, nobody_quotes, price_market
+from services.consensus.pricing import PricingRules, nobody_quotes, price_market
 
 SHORTEST_LIFE_SECONDS = 180.0
 LIFE_IN_INTERVALS = 3.0
@@ -78,7 +78,7 @@ def step(state: EventState, seen: Observation, rules: BoardRules) -> Step:
         markets[key] = after
         rows.extend(row)
         if is_changed:
-            points.extend(_points(key, before, quotes, seen))
+            points.extend(_points(key, before, after, seen))
             (changed if quotes else removed).append(key)
     # The first message of ours is a keyframe whatever came in: nobody downstream has a state to apply less to.
     keyframe = seen.keyframe or state.revision == 0
@@ -218,13 +218,11 @@ def _row(key: MarketKey, consensus: Consensus, seen: Observation, rules: BoardRu
     )
 
 
-def _points(
-    key: MarketKey, before: MarketState | None, quotes: Mapping[str, Quote], seen: Observation
-) -> list[QuotePoint]:
+def _points(key: MarketKey, before: MarketState | None, after: MarketState, seen: Observation) -> list[QuotePoint]:
     earlier = before.quotes if before else {}
     points: list[QuotePoint] = []
-    for book in sorted(earlier.keys() | quotes.keys()):
-        quote, old = quotes.get(book), earlier.get(book)
+    for book in sorted(earlier.keys() | after.quotes.keys()):
+        quote, old = after.quotes.get(book), earlier.get(book)
         if quote is None:
             points.append(QuotePoint(seen.event_id, key, book, seen.observed_at))
         elif old is None or (quote.line, quote.prices) != (old.line, old.prices):
@@ -237,7 +235,7 @@ def _points(
                     line=quote.line,
                     price=quote.outcomes[0].price,
                     price_other=quote.other.price,
-                    fair_probability=fair_probability(quote),
+                    fair_probability=after.priced.standings[book].fair_probability,
                 )
             )
     return points

@@ -58,7 +58,7 @@ class Quote:
     @property
     def prices(self) -> tuple[float, ...]:
         """Decimal prices in the order of the outcomes."""
-        return tuple(outcome.price for outcome in self.outcomes)
+        return tuple([outcome.price for outcome in self.outcomes])
 
     @property
     def other(self) -> OutcomeQuote:

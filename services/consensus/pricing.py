@@ -131,13 +131,8 @@ def nobody_quotes(in_play: bool, rules: PricingRules) -> PricedMarket:
     return PricedMarket(consensus, {})
 
 
-def fair_probability(quote: Quote) -> float:
-    """The canonical side's probability at the quote's own line, the vig removed over all its outcomes."""
-    return odds.fair_probabilities(quote.prices)[0]
-
-
 def _reduced(quote: Quote, cluster: str, scale: _Scale) -> _Book:
-    probability = fair_probability(quote)
+    probability = odds.fair_probabilities(quote.prices)[0]
     mean = odds.implied_mean(scale.kind, quote.line, probability, scale.sigma)
     if scale.kind is MarketKind.H2H:
         position = probability
@@ -203,7 +198,7 @@ class _Summary:
 def _summary(votes: Sequence[_Vote], scale: _Scale) -> _Summary:
     values = _values(votes, scale)
     middle = math.fsum(values) / len(values)
-    deviation = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / len(values))
+    deviation = math.dist(values, [middle] * len(values)) / math.sqrt(len(values))
     return _Summary(
         line=None if scale.kind is MarketKind.H2H else canonical(odds.median(values)),
         mean=odds.weighted_median([held for vote in votes for held in vote.means]) if scale.is_common else None,

@@ -22,12 +22,13 @@ from services.shared.errors import Malformed
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OUTCOME_NAMES = {value: name.lower() for name, value in common.Outcome.Value.items()}
 _OUTCOME_VALUES = {name: value for value, name in _OUTCOME_NAMES.items()}
-#: The outcomes that each kind of market has, the canonical one first.
-_TWO_WAY = {
-    odds.MarketKind.H2H: {"home", "away"},
-    odds.MarketKind.SPREAD: {"home", "away"},
-    odds.MarketKind.TOTAL: {"over", "under"},
+#: The outcomes that a market of each kind can have, the canonical one first.
+_SIDES: dict[odds.MarketKind, set[tuple[str, ...]]] = {
+    odds.MarketKind.H2H: {("home", "away"), ("home", "away", "draw"), ("home", "draw", "away")},
+    odds.MarketKind.SPREAD: {("home", "away")},
+    odds.MarketKind.TOTAL: {("over", "under")},
 }
+_kind = lru_cache(maxsize=1024)(odds.market_kind)
 
 
 def observation(payload: bytes) -> Observation:
@@ -213,9 +214,8 @@ def moment(stamp: Timestamp) -> datetime:
 
 
 def timestamp(at: datetime) -> Timestamp:
-    """A timestamp of an aware time."""
-    since = at - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+    """A timestamp of an aware time, to be put into a message: not to be changed, others may hold the same one."""
+    return _timestamp(at)
 
 
 def optional_timestamp(at: datetime | None) -> Timestamp | None:
@@ -223,24 +223,30 @@ def optional_timestamp(at: datetime | None) -> Timestamp | None:
     return None if at is None else timestamp(at)
 
 
-# An observation repeats the same few times in many quotes.
+# A board repeats the same few times in many quotes.
 @lru_cache(maxsize=4096)
 def _moment(seconds: int, nanos: int) -> datetime:
     return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
 
 
+@lru_cache(maxsize=4096)
+def _timestamp(at: datetime) -> Timestamp:
+    since = at - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
 def _key(key: common.MarketKey) -> MarketKey:
-    if odds.market_kind(key.market) is None:
+    if _kind(key.market) is None:
         raise Malformed(f"a market that nobody reads: {key.market!r}")
     return MarketKey(key.market, key.player)
 
 
 def _quote(sent: common.BookQuote) -> Quote:
-    kind = odds.market_kind(sent.key.market)
-    outcomes = tuple(_outcome(outcome) for outcome in sent.outcomes)
-    names = [outcome.outcome for outcome in outcomes]
+    kind = _kind(sent.key.market)
+    outcomes = tuple([_outcome(outcome) for outcome in sent.outcomes])
+    names = tuple([outcome.outcome for outcome in outcomes])
     assert kind is not None, "the key was read first"
-    if set(names) - {"draw"} != _TWO_WAY[kind] or len(set(names)) != len(names) or names[0] not in {"home", "over"}:
+    if names not in _SIDES[kind]:
         raise Malformed(f"{sent.book} quotes {names} in {sent.key.market}")
     if not sent.HasField("observed_at"):
         raise Malformed(f"{sent.book} quotes {sent.key.market} at no time")

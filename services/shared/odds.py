@@ -94,7 +94,7 @@ def fair_probabilities(prices: Sequence[float]) -> tuple[float, ...]:
     """Probabilities with the vig removed multiplicatively: 1/price over the booksum. Prices are decimal, above 1."""
     implied = [1.0 / price for price in prices]
     booksum = math.fsum(implied)
-    return tuple(canonical(share / booksum) for share in implied)
+    return tuple([canonical(share / booksum) for share in implied])
 
 
 def logit(probability: float) -> float:
@@ -151,11 +151,10 @@ def weighted_median(weighted: Sequence[tuple[float, float]]) -> float:
     if not weighted:
         raise ValueError("the median of nothing")
     ordered = sorted(weighted)
-    half = math.fsum(weight for _, weight in ordered) / 2.0
-    running: list[float] = []
+    half = math.fsum([weight for _, weight in ordered]) / 2.0
+    cumulative = 0.0
     for index, (value, weight) in enumerate(ordered):
-        running.append(weight)
-        cumulative = math.fsum(running)
+        cumulative += weight
         # Weights such as 1/3 do not sum exactly; a billionth apart is the same.
         if math.isclose(cumulative, half, rel_tol=1e-9, abs_tol=1e-12) and index + 1 < len(ordered):
             return (value + ordered[index + 1][0]) / 2.0
