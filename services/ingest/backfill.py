@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -112,8 +113,8 @@ class Backfill:
                 await publishing
         finally:
             if publishing is not None:
-                publishing.cancel()
-        await release(self._database, lease)
+                await _end(publishing)
+            await release(self._database, lease)
 
     async def _acquire(self) -> Lease:
         """The lease, when its holder lets go of it or does not renew it for as long as a lease lasts."""
@@ -140,7 +141,7 @@ class Backfill:
                     yield batch
             await fetching
         finally:
-            fetching.cancel()
+            await _end(fetching)
 
     async def _fetch(self, cursor: Cursor, ahead: asyncio.Queue[Stop | None]) -> None:
         """Puts every further stop into the queue, and None behind the last; asks while the batch before is kept."""
@@ -188,3 +189,8 @@ class Backfill:
         if following is not None and following > observed_at:
             return (following - observed_at).total_seconds()
         return self._config.odds_api_poll_interval_seconds
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -91,16 +91,22 @@ class FakeProvider:
 
     def __init__(self) -> None:
         self.requests: list[web.Request] = []
+        #: When each request came, by the loop's clock.
+        self.asked_at: list[float] = []
         self.url = ""
         self._replies: deque[Reply] = deque()
         self._past: list[tuple[datetime, object]] = []
-        self._arrived = asyncio.Event()
-        self._before_reply: Callable[[], Any] | None = None
+        self._silent = False
         self._runner: web.AppRunner | None = None
 
     def will_say(self, *replies: Reply | list[Any]) -> Self:
         """Adds answers; the last one is repeated for ever."""
         self._replies.extend(reply if isinstance(reply, Reply) else Reply(reply) for reply in replies)
+        return self
+
+    def will_be_silent(self) -> Self:
+        """Takes calls and does not answer them."""
+        self._silent = True
         return self
 
     def remembers(self, past: Iterable[tuple[datetime, object]]) -> Self:
@@ -111,7 +117,7 @@ class FakeProvider:
     async def __aenter__(self) -> Self:
         application = web.Application()
         application.router.add_get("/{rest:.*}", self._answer)
-        self._runner = web.AppRunner(application, access_log=None)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         host, port = self._runner.addresses[0][:2]
@@ -124,6 +130,9 @@ class FakeProvider:
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.requests.append(request)
+        self.asked_at.append(asyncio.get_running_loop().time())
+        if self._silent:
+            await asyncio.Event().wait()
         if request.path.startswith("/v4/historical/"):
             return web.json_response(self._state_at(datetime.fromisoformat(request.query["date"])))
         reply = self._replies.popleft() if len(self._replies) > 1 else self._replies[0]

@@ -1,0 +1,288 @@
+"""The poller with a real database and bus: what a poll leaves, and what dying in the middle leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+from stratum.ingest.v1 import ingest_service_pb2 as pb
+from stratum.ingest.v1.events_pb2 import EventObserved
+
+from services.ingest import store
+from services.ingest.api import IngestApi, sport_health
+from services.ingest.changes import Coverage, Poll
+from services.ingest.config import Config
+from services.ingest.normalize import normalize
+from services.ingest.poller import Poller, acquire
+from services.ingest.provider import OddsApi, Quota, open_session
+from services.ingest.recorder import Answered, Recorder
+from services.ingest.store import Lease, LeaseLost
+from services.ingest.testing import SPORT, START, FakeProvider, Reply, a_book, an_event, minutes, moneyline, spreads
+from services.shared.bus import OBSERVATIONS, Bus
+from services.shared.clock import utc_now
+from services.shared.database import Database
+from services.shared.outbox import Outbox
+from services.shared.testing import eventually, settings, stored
+
+
+def config_for(provider: FakeProvider, **given: Any) -> Config:
+    """Settings that poll the test's provider fast, in the provider's own time."""
+    return settings(
+        Config,
+        odds_api_key=SecretStr("key"),
+        odds_api_base_url=provider.url,
+        odds_api_retry_attempts=1,
+        odds_api_clock="provider",
+        odds_api_clock_rate=1200.0,
+        **given,
+    )
+
+
+def at(moment: Any, *books: Any) -> Reply:
+    """An answer with one event, dated by the provider."""
+    return Reply([an_event(*books, commence_time=START + timedelta(hours=6))], headers=dated(moment))
+
+
+def dated(moment: Any) -> dict[str, str]:
+    """The Date header of a moment."""
+    return {"Date": moment.strftime("%a, %d %b %Y %H:%M:%S GMT"), "x-requests-remaining": "99"}
+
+
+@pytest.fixture
+async def api(provider: FakeProvider) -> AsyncIterator[OddsApi]:
+    """The client, aimed at the test's provider."""
+    async with open_session() as session:
+        yield OddsApi(session, config_for(provider))
+
+
+@pytest.fixture
+async def recorder(database: Database, outbox: Outbox) -> Recorder:
+    """A recorder that holds the lease."""
+    return Recorder(database, outbox, await a_lease(database), lease_seconds=10.0, rate=1.0)
+
+
+async def a_lease(database: Database, holder: str = "here", seconds: float = 10.0) -> Lease:
+    """The lease, which is free."""
+    lease = await acquire(database, holder, seconds)
+    assert lease is not None
+    return lease
+
+
+def a_poll(body: list[Any], moment: Any = START) -> Answered:
+    """A poll that was answered with a body."""
+    poll = Poll(SPORT, moment, 60.0, Coverage(("h2h", "spreads", "totals")), normalize(body))
+    return Answered(poll, Quota(remaining=99, last=3))
+
+
+async def observations(bus: Bus) -> list[EventObserved]:
+    """What was told, in order."""
+    return [EventObserved.FromString(delivery.payload) for delivery in await stored(bus, OBSERVATIONS)]
+
+
+async def rows(database: Database, table: str, order: str = "1, 2") -> list[dict[str, Any]]:
+    """A table whole."""
+    async with database.begin() as connection:
+        found = await connection.execute(text(f"SELECT * FROM ingest.{table} ORDER BY {order}"))
+        return [dict(row) for row in found.mappings()]
+
+
+async def test_polls_become_messages_and_rows(
+    api: OddsApi, provider: FakeProvider, database: Database, outbox: Outbox, recorder: Recorder, bus: Bus
+) -> None:
+    provider.will_say(
+        at(START, a_book("draftkings", spreads(-5.5)), a_book("nobody_knows", moneyline())),
+        at(START + minutes(1), a_book("draftkings", spreads(-6.5, last_update=START + minutes(0.5)))),
+    )
+    poller = Poller(config_for(provider), api, database, outbox, "here")
+    await poller.poll(recorder, SPORT)
+    await poller.poll(recorder, SPORT)
+    first, second = await observations(bus)
+    assert (first.event.keyframe, first.event.revision, second.event.previous_revision) == (True, 1, 1)
+    (quote,) = second.changes
+    assert quote.line == -6.5
+    assert quote.changed_by.ToDatetime(START.tzinfo) == START + minutes(0.5)
+    assert [outcome.snapshot_id for outcome in quote.outcomes] == [
+        row["id"]
+        for row in await rows(database, "odds_snapshots", "observed_at DESC, outcome DESC")
+        if row["line"] in (-6.5, 6.5)
+    ]
+    assert [row["book"] for row in await rows(database, "quarantined_books")] == ["nobody_knows"]
+    assert [row["changes"] for row in await rows(database, "polls")] == [1, 1]
+    (game,) = await rows(database, "games")
+    assert (game["observed_at"], game["gone"]) == (START + minutes(1), False)
+    assert await outbox.is_empty()
+
+
+async def test_two_answers_of_one_second_are_still_in_order(
+    api: OddsApi, provider: FakeProvider, database: Database, outbox: Outbox, recorder: Recorder, bus: Bus
+) -> None:
+    provider.will_say(at(START, a_book("draftkings", spreads(-5.5))))
+    poller = Poller(config_for(provider), api, database, outbox, "here")
+    for _ in range(3):
+        await poller.poll(recorder, SPORT)
+    times = [message.event.observed_at.ToMilliseconds() for message in await observations(bus)]
+    assert times == [times[0], times[0] + 1, times[0] + 2]
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Reply({"message": "no"}, 500), "unavailable"),
+        (Reply({"message": "no", "error_code": "OUT_OF_USAGE_CREDITS"}, 401), "out_of_credits"),
+        (Reply("[{"), "unreadable_body"),
+        (Reply([], headers=dated(START + minutes(1))), "empty_body"),
+    ],
+)
+async def test_in_a_poll_that_failed_nobody_dies(
+    api: OddsApi,
+    provider: FakeProvider,
+    database: Database,
+    outbox: Outbox,
+    recorder: Recorder,
+    bus: Bus,
+    reply: Reply,
+    kind: str,
+) -> None:
+    book = a_book("draftkings", spreads(-5.5))
+    provider.will_say(at(START, book), reply, at(START + minutes(2), book))
+    poller = Poller(config_for(provider), api, database, outbox, "here")
+    await poller.poll(recorder, SPORT)
+    await poller.poll(recorder, SPORT)
+    (health,) = await load_health(database)
+    assert (health.consecutive_failures, health.last_failure, health.observed_at) == (1, kind, START)
+    await poller.poll(recorder, SPORT)
+    assert [(len(m.changes), len(m.removed)) for m in await observations(bus)] == [(1, 0), (0, 0)]
+    (health,) = await load_health(database)
+    assert (health.consecutive_failures, health.last_failure) == (0, "")
+    assert await rows(database, "disappearances") == []
+
+
+async def load_health(database: Database) -> list[store.SportHealth]:
+    """The health of every feed."""
+    async with database.begin() as connection:
+        return await store.load_health(connection, ())
+
+
+async def test_what_was_committed_before_a_death_is_published_first_by_the_next(
+    provider: FakeProvider, api: OddsApi, database: Database, outbox: Outbox, bus: Bus
+) -> None:
+    dying = await a_lease(database, "dying", seconds=0.1)
+    await Recorder(database, outbox, dying, 0.1, 1.0).record([a_poll([an_event(a_book("draftkings", spreads(-5.5)))])])
+    assert await observations(bus) == []
+    provider.will_say(at(START + minutes(1), a_book("draftkings", spreads(-6.5))))
+    running = asyncio.create_task(
+        Poller(config_for(provider, ingest_lease_seconds=1.0), api, database, outbox, "next").run()
+    )
+    try:
+
+        async def told() -> list[EventObserved]:
+            return (await observations(bus))[1:]
+
+        await eventually(told)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    first, second, *_ = await observations(bus)
+    assert (first.event.revision, first.changes[0].line) == (1, -5.5)
+    # The state was read from the database: the second message is a change and no beginning.
+    assert (second.event.previous_revision, second.changes[0].line) == (1, -6.5)
+    assert second.changes[0].previous_seen_at.ToDatetime(START.tzinfo) == START
+
+
+async def test_only_one_of_two_gets_the_lease(database: Database) -> None:
+    assert (await a_lease(database, "one")).term == 1
+    assert await acquire(database, "two", 10.0) is None
+
+
+async def test_a_holder_whose_term_is_over_can_commit_nothing(database: Database, outbox: Outbox, bus: Bus) -> None:
+    stale = Recorder(database, outbox, await a_lease(database, "one", seconds=0.0), 10.0, 1.0)
+    fresh = Recorder(database, outbox, await a_lease(database, "two"), 10.0, 1.0)
+    with pytest.raises(LeaseLost):
+        await stale.record([a_poll([an_event(a_book("draftkings", spreads(-5.5)))])])
+    assert await rows(database, "games") == []
+    assert await outbox.is_empty()
+    await fresh.record([a_poll([an_event(a_book("draftkings", spreads(-6.5)))])])
+    assert [row["price"] for row in await rows(database, "odds_snapshots")] == [1.91, 1.91]
+
+
+async def test_a_batch_that_fails_leaves_nothing_and_forgets_what_it_thought(
+    database: Database, outbox: Outbox, recorder: Recorder, bus: Bus
+) -> None:
+    async def fails(_connection: object) -> None:
+        raise RuntimeError("in the middle of it")
+
+    await recorder.record([a_poll([an_event(a_book("draftkings", spreads(-5.5)))])])
+    with pytest.raises(RuntimeError):
+        await recorder.record([a_poll([an_event(a_book("draftkings", spreads(-6.5)))], START + minutes(1))], fails)
+    await recorder.record([a_poll([an_event(a_book("draftkings", spreads(-6.5)))], START + minutes(2))])
+    await outbox.publish()
+    assert [message.event.revision for message in await observations(bus)] == [1, 2]
+    assert (await observations(bus))[1].changes[0].line == -6.5
+
+
+async def test_a_requested_keyframe_comes_with_the_next_observation(
+    database: Database, outbox: Outbox, recorder: Recorder, bus: Bus
+) -> None:
+    body = [an_event(a_book("draftkings", spreads(-5.5)))]
+    api = IngestApi(database, (SPORT,), polls=True)
+    await recorder.record([a_poll(body)])
+    await api.RequestKeyframes(pb.RequestKeyframesRequest(event_ids=["game", "unknown"]), None)  # type: ignore[arg-type]  # no context is used
+    await recorder.record([a_poll(body, START + minutes(1)), a_poll(body, START + minutes(2))])
+    await outbox.publish()
+    assert [message.event.keyframe for message in await observations(bus)] == [True, True, False]
+    assert [row["event_id"] for row in await rows(database, "keyframe_requests")] == ["unknown"]
+
+
+async def test_a_start_that_moves_is_kept_with_its_history(database: Database, recorder: Recorder) -> None:
+    starts = [START + timedelta(hours=6), START + timedelta(hours=7)]
+    for number, start in enumerate((starts[0], starts[0], starts[1])):
+        await recorder.record([a_poll([an_event(commence_time=start)], START + minutes(number))])
+    assert [row["commence_time"] for row in await rows(database, "game_starts")] == starts
+    assert (await rows(database, "games"))[0]["commence_time"] == starts[1]
+
+
+async def test_health_says_how_fresh_each_book_is(database: Database, recorder: Recorder) -> None:
+    body = [
+        an_event(a_book("draftkings", spreads(-5.5, last_update=START - minutes(1)), moneyline()), event_id="a"),
+        an_event(a_book("betmgm", spreads(-5.5)), event_id="b"),
+    ]
+    await recorder.record([a_poll(body)])
+    (known,) = await load_health(database)
+    assert known.polled_at is not None
+    health = sport_health(known, [SPORT], known.polled_at + minutes(2))
+    assert (health.status, health.age_seconds, health.credits_remaining) == (pb.SportHealth.Status.OK, 120.0, 99)
+    assert [(b.book, b.quotes, b.events, b.age_seconds) for b in health.books] == [
+        ("betmgm", 1, 1, 120.0),
+        ("draftkings", 2, 1, 120.0),
+    ]
+    assert sport_health(known, [SPORT], known.polled_at + minutes(4)).status == pb.SportHealth.Status.STALE
+    assert sport_health(known, [], utc_now()).status == pb.SportHealth.Status.IDLE
+
+
+async def test_a_refused_key_ends_the_asking(
+    provider: FakeProvider, api: OddsApi, database: Database, outbox: Outbox, bus: Bus
+) -> None:
+    provider.will_say(Reply({"message": "no", "error_code": "DEACTIVATED_KEY"}, 401))
+    config = config_for(provider, ingest_lease_seconds=1.0)
+    running = asyncio.create_task(Poller(config, api, database, outbox, "here").run())
+    try:
+
+        async def free() -> bool:
+            async with database.begin() as connection:
+                return bool(
+                    await connection.scalar(text("SELECT expires_at <= clock_timestamp() FROM ingest.poller_lease"))
+                )
+
+        await eventually(free)
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert len(provider.requests) == 1
+    (health,) = await load_health(database)
+    assert health.last_failure == "key_refused"
