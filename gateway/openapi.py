@@ -75,6 +75,17 @@ EXAMPLES: Json = {
     "id": "k5zq3wd6j2v4y7mhn2p6r5s2t3u4x5aa",
 }
 
+STREAM_EXAMPLE = """\
+retry: 3000
+id: 31d5950d998f3852-62
+
+id: 31d5950d998f3852-63
+event: signal
+data: {"id":"k5zq3wd6j2v4y7mhn2p6r5s2t3u4x5aa","signal_type":"MOVE","market":"spreads","delta":-1, …}
+
+: hb
+"""
+
 ABOUT = """\
 Market signals from bookmakers' prices: what moved, how far, how fast, at which books, and who still has the old number.
 
@@ -334,11 +345,6 @@ def _operation(method: MethodDescriptorProto, path: str, tag: str, said: str, na
             "default": {"$ref": "#/components/responses/Error"},
         },
     }
-
-
-STREAM_EXAMPLE = (
-    'retry: 2000\n\nid: 7.1042\nevent: signal\ndata: {"id":"k5zq…","signal_type":"MOVE",…}\n\n: heartbeat\n\n'
-)
 
 
 def _parameter(field: FieldDescriptorProto, in_path: bool, said: str, schemas: Schemas) -> Json:

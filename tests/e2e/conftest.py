@@ -1,4 +1,4 @@
-"""The gateway in front of stand-ins, so that its own behaviour is seen alone."""
+"""The gateway in front of stand-ins, so that its own behaviour is seen alone; and the whole stack behind it."""
 
 from collections.abc import AsyncIterator
 
@@ -6,8 +6,10 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from deploy.home import Home, free_ports
 from deploy.local.envoy import Envoy
 from deploy.local.process import free_port
+from deploy.stack import Simulated, Stack, StackSettings
 from gateway.testing import StandIns
 
 DEADLINE_SECONDS = 0.5
@@ -43,3 +45,17 @@ async def caller(gateway: Envoy) -> AsyncIterator[aiohttp.ClientSession]:
     """Somebody who asks the gateway."""
     async with aiohttp.ClientSession(gateway.url, timeout=aiohttp.ClientTimeout(total=20)) as session:
         yield session
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """Everything, with a simulated market that runs fast enough to bring signals while the tests look."""
+    settings = StackSettings(
+        Home(tmp_path_factory.mktemp("stack")),
+        free_ports(),
+        Simulated(seed=1, speed=240.0),
+        postgres={"fsync": "off"},
+        environment={"SIGNALS_HEARTBEAT_SECONDS": "1"},
+    )
+    async with Stack(settings) as running:
+        yield running
