@@ -68,9 +68,9 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """The rest of the market, as seen from one book: everything outside its cluster.
+    """The rest of the market, as seen from one book: what everything outside its cluster says together.
 
-    `fair_probability` is the canonical side's at the line of that book, so that it compares with the book's own.
+    As in a consensus, `fair_probability` is the canonical side's at `consensus_line`: that of the others.
     """
 
     clusters: int

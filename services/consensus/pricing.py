@@ -66,12 +66,13 @@ class _Book:
 
 @dataclass(frozen=True, slots=True)
 class _Vote:
-    """One cluster's voice: the medians of its members, and each member's implied mean with its weight."""
+    """One cluster's voice: the medians of its members, each member's weight, and its implied mean with that weight."""
 
     cluster: str
     members: tuple[_Book, ...]
     line: float | None
     probability: float
+    weighted: tuple[tuple[_Book, float], ...]
     means: tuple[tuple[float, float], ...]
 
 
@@ -109,20 +110,19 @@ def price_market(
     reasons = {**dead, **dict.fromkeys(implausible, IMPLAUSIBLE)}
     votes = _votes([book for book in alive if book.name not in implausible], rules)
 
-    consensus = _consensus(votes, scale, reasons, in_play, rules)
     seen_from = {cluster: [vote for vote in votes if vote.cluster != cluster] for cluster in {b.cluster for b in books}}
-    summaries = {cluster: _summary(others, scale) for cluster, others in seen_from.items() if others}
+    others = {cluster: _others(rest, scale, rules) for cluster, rest in seen_from.items() if rest}
     standings = {
         book.name: Standing(
             cluster=book.cluster,
             fair_probability=book.probability,
             implied_mean=book.mean,
             excluded=reasons.get(book.name, ""),
-            others=_others(book, seen_from[book.cluster], summaries.get(book.cluster), scale, rules),
+            others=others.get(book.cluster),
         )
         for book in books
     }
-    return PricedMarket(consensus, standings)
+    return PricedMarket(_consensus(votes, scale, reasons, in_play, rules), standings)
 
 
 def nobody_quotes(in_play: bool, rules: PricingRules) -> PricedMarket:
@@ -173,17 +173,15 @@ def _votes(books: Sequence[_Book], rules: PricingRules) -> list[_Vote]:
 
 def _vote(cluster: str, members: Sequence[_Book], model: MarketModel) -> _Vote:
     lines = [book.line for book in members if book.line is not None]
+    weighted = tuple([(book, model.sharpness.get(book.name, 1.0) / len(members)) for book in members])
     return _Vote(
         cluster=cluster,
         members=tuple(members),
         line=odds.median(lines) if lines else None,
         probability=odds.median([book.probability for book in members]),
-        means=tuple((book.mean, _weight(book, members, model)) for book in members if book.mean is not None),
+        weighted=weighted,
+        means=tuple([(book.mean, weight) for book, weight in weighted if book.mean is not None]),
     )
-
-
-def _weight(book: _Book, members: Sequence[_Book], model: MarketModel) -> float:
-    return model.sharpness.get(book.name, 1.0) / len(members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +190,35 @@ class _Summary:
 
     line: float | None
     mean: float | None
+    fair_line: float | None
+    #: At `line`.
+    probability: float | None
     dispersion: float
+    #: What each book counted for in the probability.
+    weights: tuple[tuple[str, float], ...]
 
 
-def _summary(votes: Sequence[_Vote], scale: _Scale) -> _Summary:
+def _summary(votes: Sequence[_Vote], scale: _Scale, rules: PricingRules) -> _Summary:
     values = _values(votes, scale)
     middle = math.fsum(values) / len(values)
     deviation = math.dist(values, [middle] * len(values)) / math.sqrt(len(values))
+    line = None if scale.kind is MarketKind.H2H else canonical(odds.median(values))
+    if scale.is_common:
+        counted = votes
+        mean = odds.weighted_median([held for vote in votes for held in vote.means])
+        probability = odds.probability_at(scale.kind, mean, line, scale.sigma)
+    else:
+        counted = _votes([book for vote in votes for book in vote.members if book.line == line], rules)
+        if len(counted) < rules.market_model.consensus_min_books:
+            counted = []
+        mean, probability = None, _probability_on_one_line(counted)
     return _Summary(
-        line=None if scale.kind is MarketKind.H2H else canonical(odds.median(values)),
-        mean=odds.weighted_median([held for vote in votes for held in vote.means]) if scale.is_common else None,
+        line=line,
+        mean=mean,
+        fair_line=None if mean is None else odds.fair_line(scale.kind, mean),
+        probability=probability,
         dispersion=canonical(deviation),
+        weights=tuple((book.name, weight) for vote in counted for book, weight in vote.weighted),
     )
 
 
@@ -212,72 +228,51 @@ def _values(votes: Sequence[_Vote], scale: _Scale) -> list[float]:
     return [vote.line for vote in votes if vote.line is not None]
 
 
+def _probability_on_one_line(votes: Sequence[_Vote]) -> float | None:
+    weighted = [(book.probability, weight) for vote in votes for book, weight in vote.weighted]
+    return canonical(odds.weighted_median(weighted)) if weighted else None
+
+
 def _consensus(
     votes: Sequence[_Vote], scale: _Scale, reasons: Mapping[str, str], in_play: bool, rules: PricingRules
 ) -> Consensus:
-    model = rules.market_model
     books = [book for vote in votes for book in vote.members]
-    excluded = dict(reasons)
-    if len(votes) < model.consensus_min_books:
+    if len(votes) < rules.market_model.consensus_min_books:
         return Consensus(
             books=len(books),
             clusters=len(votes),
             in_play=in_play,
-            devig_method=model.devig_method,
+            devig_method=rules.market_model.devig_method,
             note=TOO_FEW_BOOKS,
-            excluded=tuple(sorted(excluded.items())),
+            excluded=tuple(sorted(reasons.items())),
         )
-    summary = _summary(votes, scale)
-    if summary.mean is not None:
-        probability = odds.probability_at(scale.kind, summary.mean, summary.line, scale.sigma)
-        weights = {book.name: _weight(book, vote.members, model) for vote in votes for book in vote.members}
-    else:
-        on_line = _votes([book for book in books if book.line == summary.line], rules)
-        excluded |= {book.name: OTHER_LINE for book in books if book.line != summary.line}
-        enough = len(on_line) >= model.consensus_min_books
-        probability = _probability_on_one_line(on_line, model) if enough else None
-        weights = {book.name: _weight(book, vote.members, model) for vote in on_line for book in vote.members if enough}
+    summary = _summary(votes, scale, rules)
+    elsewhere = {} if scale.is_common else {book.name: OTHER_LINE for book in books if book.line != summary.line}
     values = _values(votes, scale)
     center = odds.median(values)
     return Consensus(
         books=len(books),
         clusters=len(votes),
         in_play=in_play,
-        devig_method=model.devig_method,
+        devig_method=rules.market_model.devig_method,
         note="" if scale.is_common else NO_SIGMA,
         consensus_line=summary.line,
-        fair_line=None if summary.mean is None else odds.fair_line(scale.kind, summary.mean),
-        fair_probability=probability,
-        consensus_price=canonical(1.0 / probability) if probability else None,
+        fair_line=summary.fair_line,
+        fair_probability=summary.probability,
+        consensus_price=canonical(1.0 / summary.probability) if summary.probability else None,
         dispersion=summary.dispersion,
         dispersion_mad=canonical(odds.median([abs(value - center) for value in values])),
-        excluded=tuple(sorted(excluded.items())),
-        weights=tuple(sorted((name, canonical(weight)) for name, weight in weights.items())),
+        excluded=tuple(sorted({**reasons, **elsewhere}.items())),
+        weights=tuple(sorted((name, canonical(weight)) for name, weight in summary.weights)),
     )
 
 
-def _others(
-    book: _Book, votes: Sequence[_Vote], summary: _Summary | None, scale: _Scale, rules: PricingRules
-) -> Others | None:
-    if summary is None:
-        return None
-    if summary.mean is not None:
-        probability = odds.probability_at(scale.kind, summary.mean, book.line, scale.sigma)
-    else:
-        on_line = _votes([held for vote in votes for held in vote.members if held.line == book.line], rules)
-        probability = _probability_on_one_line(on_line, rules.market_model) if on_line else None
+def _others(votes: Sequence[_Vote], scale: _Scale, rules: PricingRules) -> Others:
+    summary = _summary(votes, scale, rules)
     return Others(
         clusters=len(votes),
         consensus_line=summary.line,
-        fair_line=None if summary.mean is None else odds.fair_line(scale.kind, summary.mean),
-        fair_probability=probability,
+        fair_line=summary.fair_line,
+        fair_probability=summary.probability,
         dispersion=summary.dispersion,
-    )
-
-
-def _probability_on_one_line(votes: Sequence[_Vote], model: MarketModel) -> float:
-    return canonical(
-        odds.weighted_median(
-            [(book.probability, _weight(book, vote.members, model)) for vote in votes for book in vote.members]
-        )
     )

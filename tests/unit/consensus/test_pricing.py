@@ -186,13 +186,14 @@ def test_an_outlier_does_not_move_its_own_benchmark():
     assert near.standings["bovada"].others.fair_line == far.standings["bovada"].others.fair_line
 
 
-def test_the_others_probability_is_the_one_at_the_books_own_line():
-    market = priced(a_market(draftkings=-6.0, fanduel=-6.0, betmgm=-6.0, pinnacle=-6.0, bovada=-4.5))
-    standing = market.standings["bovada"]
-    # Home −4.5 where the rest think 6: Φ(1.5 / 12.3).
+def test_the_others_probability_is_the_one_at_their_own_consensus_line():
+    quotes = a_market(draftkings=-6.0, fanduel=-6.0, betmgm=-6.0, pinnacle=-7.0, bovada=-4.5)
+    quotes["pinnacle"] = a_quote("pinnacle", -7.0, 2.02, 1.80)
+    standing = priced(quotes).standings["bovada"]
     assert standing.fair_probability == 0.5
     assert standing.others is not None
-    assert standing.others.fair_probability == pytest.approx(0.5 * (1 + math.erf(1.5 / 12.3 / math.sqrt(2))), abs=1e-6)
+    assert (standing.others.consensus_line, standing.others.fair_line) == (-6.0, -6.0)
+    assert standing.others.fair_probability == 0.5
 
 
 def test_a_lone_cluster_has_nobody_to_be_compared_with():
@@ -310,14 +311,14 @@ def test_without_a_scale_too_few_on_the_consensus_line_make_no_price():
     assert consensus.weights == ()
 
 
-def test_without_a_scale_a_book_is_compared_with_others_on_its_own_line():
-    quotes = a_market(betmgm=-6.0, caesars=-6.0, draftkings=-6.0, fanduel=-5.0)
+def test_without_a_scale_the_others_have_a_price_where_enough_of_them_share_a_line():
+    quotes = a_market(betmgm=-6.0, caesars=-6.0, draftkings=-6.0, fanduel=-6.0, bovada=-5.0)
     market = priced(quotes, sport=WITHOUT_SCALE)
-    assert market.standings["betmgm"].others is not None
-    assert market.standings["betmgm"].others.fair_probability == 0.5
-    assert market.standings["betmgm"].others.fair_line is None
-    assert market.standings["fanduel"].others is not None
-    assert market.standings["fanduel"].others.fair_probability is None
+    alone, among = market.standings["bovada"].others, market.standings["betmgm"].others
+    assert alone is not None
+    assert among is not None
+    assert (alone.consensus_line, alone.fair_probability, alone.fair_line) == (-6.0, 0.5, None)
+    assert (among.consensus_line, among.fair_probability, among.fair_line) == (-6.0, None, None)
 
 
 def test_props_and_parts_of_games_have_no_scale():
@@ -381,6 +382,7 @@ def test_a_books_comparison_never_depends_on_its_own_cluster(quotes):
             assert standing.others.fair_line == rest.consensus.fair_line
             assert standing.others.dispersion == rest.consensus.dispersion
             assert standing.others.consensus_line == rest.consensus.consensus_line
+            assert standing.others.fair_probability == rest.consensus.fair_probability
 
 
 @given(spreads())
