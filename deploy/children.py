@@ -22,6 +22,8 @@ LONGEST_PAUSE_SECONDS = 5.0
 HEALTHY_SECONDS = 15.0
 #: So many short lives in a row, and somebody has to look.
 SHORT_LIVES = 8
+#: How often a process's time is read: it means a look at every process of the machine.
+COUNT_SECONDS = 0.5
 
 
 class GaveUpError(Exception):
@@ -114,6 +116,7 @@ class Kept:
     finished: bool = False
     _short_lives: int = 0
     _started: float = 0.0
+    _counted: float = 0.0
     _due: float | None = None
     _cpu_before: float = 0.0
     _cpu_now: float = 0.0
@@ -128,7 +131,9 @@ class Kept:
         if self.finished:
             return
         if self.runnable.running:
-            self._cpu_now = max(self._cpu_now, cpu_seconds(self.runnable.pid))
+            if time.monotonic() - self._counted > COUNT_SECONDS:
+                self._counted = time.monotonic()
+                self._cpu_now = max(self._cpu_now, cpu_seconds(self.runnable.pid))
             return
         code = getattr(self.runnable, "exit_code", None)
         if self._due is None:

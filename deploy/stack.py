@@ -137,6 +137,11 @@ class Stack:
         return schema.service_url(self._postgres.url(), service, self.home.passwords())
 
     @property
+    def admin_url(self) -> str:
+        """The address with which the database's superuser logs in, password included: never to be logged."""
+        return self._postgres.url()
+
+    @property
     def nats_url(self) -> str:
         """Where the bus is."""
         return f"nats://127.0.0.1:{self.settings.ports.nats}"

@@ -1,0 +1,130 @@
+"""Everything on this machine, with signals shown as they arrive, for somebody who has never seen it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from deploy import watch
+from deploy.simulator import calibration
+from deploy.stack import Recorded, Simulated, Stack, StackSettings
+from gateway.envoy import NOTICE
+
+#: Hours of the simulated market that are sampled for the comparison: about a second of work.
+COMPARED_HOURS = 12.0
+COMPARED_WITH = "wnba_15m"
+
+
+@dataclass(slots=True)
+class Shown:
+    """What was shown so far."""
+
+    signals: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, signal: watch.Signal) -> None:
+        """Count one signal by type and tier."""
+        self.signals[signal["signal_type"], signal["tier"]] += 1
+
+
+async def run(settings: StackSettings, console: Console, seconds: float | None) -> None:
+    """Starts everything and shows signals for so many seconds, or until it is cancelled. Raises StackFailedError."""
+    console.print(f"Stratum, with {settings.market}. Profile: {settings.profile}.", style="bold")
+    if isinstance(settings.market, Simulated):
+        console.print(comparison(settings.market.seed))
+    seen = Shown()
+    async with Stack(settings, lambda sentence: console.print(f"  {sentence}", style="dim")) as stack:
+        introduce(stack, console)
+        showing = asyncio.create_task(_show(stack, console, seen))
+        failing = asyncio.create_task(stack.failed())
+        try:
+            done, _ = await asyncio.wait([showing, failing], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (showing, failing):
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(showing, failing, return_exceptions=True)
+            console.print(by_type_and_tier(_nested(seen.signals)))
+            console.print("stopping everything…", style="dim")
+    console.print("Everything has ended; nothing is left running.", style="bold")
+
+
+def introduce(stack: Stack, console: Console) -> None:
+    """Addresses, and what to try first."""
+    url = stack.gateway_url
+    places = Table.grid(padding=(0, 2))
+    for name, address in (
+        ("gateway", f"{url}/api/v1/intel/signals"),
+        ("documentation", f"{url}/docs"),
+        ("metrics", "  ".join(stack.metrics_url(service) for service in ("ingest", "consensus", "signals"))),
+    ):
+        places.add_row(name, address)
+    console.print()
+    console.print(places)
+    console.print(NOTICE, style="yellow")
+    console.print("Try, in another terminal:", style="bold")
+    for path in (
+        "signals?tier=HIGH&tier=MEDIUM&collapse=fact",
+        "signals:watch",
+        "games",
+        "health",
+    ):
+        console.print(f"  curl -sN '{url}/api/v1/intel/{path}'", soft_wrap=True, highlight=False)
+    if isinstance(stack.settings.market, Simulated):
+        market = stack.settings.market
+        wall = market.cadence / market.speed
+        console.print(f"\nA poll every {market.cadence:g} s of the market's time, which is {wall:g} s here. Signals:\n")
+    elif isinstance(stack.settings.market, Recorded):
+        console.print("\nThe recording is walked through as fast as it goes. Signals:\n")
+    else:
+        console.print("\nSignals, as the market makes them:\n")
+
+
+def comparison(seed: int) -> Table:
+    """The simulated market beside a recorded one, sampled alike."""
+    theirs = calibration.RECORDED[COMPARED_WITH]
+    return comparison_with(COMPARED_WITH, calibration.simulated(seed, theirs.gap_seconds, COMPARED_HOURS), theirs)
+
+
+def comparison_with(name: str, ours: calibration.Figures, theirs: calibration.Figures) -> Table:
+    """Two series' figures side by side."""
+    table = Table(title=f"Simulated beside recorded ({name}), both sampled every {theirs.gap_seconds:g} s, pre-game")
+    table.add_column("figure")
+    for heading in ("simulated", "recorded", "ratio"):
+        table.add_column(heading, justify="right")
+    for figure in calibration.compare(ours, theirs):
+        table.add_row(figure.name, f"{figure.simulated:g}", f"{figure.recorded:g}", f"{figure.ratio:.2f}")
+    return table
+
+
+def by_type_and_tier(signals: Mapping[str, Mapping[str, int]]) -> Table:
+    """How many signals of each type and tier."""
+    tiers = ("HIGH", "MEDIUM", "LOW")
+    table = Table(title="Signals")
+    table.add_column("type")
+    for tier in (*tiers, "all"):
+        table.add_column(tier, justify="right")
+    for kind, counted in sorted(signals.items()):
+        numbers = [counted.get(tier, 0) for tier in tiers]
+        table.add_row(kind, *(str(number) for number in (*numbers, sum(numbers))))
+    return table
+
+
+async def _show(stack: Stack, console: Console, seen: Shown) -> None:
+    async for signal in watch.signals(stack.gateway_url):
+        seen.add(signal)
+        console.print(watch.shown(signal), soft_wrap=True)
+
+
+def _nested(signals: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    nested: dict[str, dict[str, int]] = {}
+    for (kind, tier), number in signals.items():
+        nested.setdefault(kind, {})[tier] = number
+    return nested
