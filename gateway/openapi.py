@@ -237,9 +237,8 @@ class Schemas:
         values = [value.name for value in self._names.enums[name].value if with_zero or value.number != 0]
         concept = self._names.comments.get(name.removesuffix(".Value"), "")
         told = [
-            f"- `{value}`: {said}"
+            f"- `{value}`" + (f": {said}" if (said := _on_one_line(self._names.comments[f"{name}.{value}"])) else "")
             for value in values
-            if (said := _on_one_line(self._names.comments[f"{name}.{value}"]))
         ]
         return _describe(
             {"type": "string", "enum": values}, "\n\n".join(part for part in (concept, "\n".join(told)) if part)
@@ -312,7 +311,7 @@ def document(files: FileDescriptorSet) -> Json:
 
 
 def _operation(method: MethodDescriptorProto, path: str, tag: str, said: str, names: Index, schemas: Schemas) -> Json:
-    summary, _, more = said.partition("\n")
+    summary, more = _first_sentence(said)
     request = names.messages[method.input_type]
     parameters = [
         _parameter(field, f"{{{field.name}}}" in path, names.comments[f"{method.input_type}.{field.name}"], schemas)
@@ -334,7 +333,7 @@ def _operation(method: MethodDescriptorProto, path: str, tag: str, said: str, na
         "operationId": method.name,
         "tags": [tag],
         "summary": summary,
-        **({"description": more.strip()} if more.strip() else {}),
+        **({"description": more} if more else {}),
         "parameters": parameters,
         "responses": {
             "200": {
@@ -416,6 +415,12 @@ def _describe(schema: Json, said: str) -> Json:
     if said:
         schema["description"] = said
     return schema
+
+
+def _first_sentence(said: str) -> tuple[str, str]:
+    """The first sentence on one line, and the rest as it was written."""
+    first, _, more = re.sub(r"\.\s", ".\0", said, count=1).partition("\0")
+    return _on_one_line(first), more.strip()
 
 
 def _on_one_line(said: str) -> str:

@@ -71,6 +71,16 @@ def test_values_are_named_with_their_meaning_and_callers_are_not_offered_the_zer
     assert "- `LOW`: Below 55." in values["description"]
 
 
+def test_a_value_without_a_comment_is_listed_too(document):
+    assert "- `TOWARD_HOME`" in parameter(document, "direction")["schema"]["items"]["description"]
+
+
+def test_the_summary_is_the_first_sentence_of_the_comment(document):
+    feed = operation(document, "ListSignals")
+    assert feed["summary"] == "The feed."
+    assert feed["description"].startswith("By score unless told otherwise")
+
+
 def test_times_are_date_times(document):
     assert parameter(document, "since")["schema"] == {"type": "string", "format": "date-time"}
 
