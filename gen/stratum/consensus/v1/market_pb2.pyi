@@ -143,7 +143,9 @@ class ExcludedBook(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     book: _builtins.str
     reason: _builtins.str
-    """`implausible`, `pre_tip_quote`, `stale`, `other_line`."""
+    """`implausible`, `pre_tip_quote`, `stale`: it counts for nothing. `other_line`: without a scale for the sport its line
+    counts, but not its price, because it stands on another line than the consensus.
+    """
     def __init__(
         self,
         *,
@@ -201,7 +203,7 @@ class BookView(_message.Message):
     implied_mean: _builtins.float
     """The implied mean on the common scale: −line + σ·Φ⁻¹(p) for spreads, line + σ·Φ⁻¹(p) for totals, logit p for h2h."""
     excluded: _builtins.str
-    """Why it is left out of the consensus; empty when it is in."""
+    """Why it is left out of the consensus: `implausible`, `pre_tip_quote`, `stale`. Empty when it is in."""
     @_builtins.property
     def quote(self) -> _market_pb2.BookQuote: ...
     @_builtins.property
@@ -239,7 +241,9 @@ Global___BookView: _TypeAlias = BookView  # noqa: Y015
 
 @_typing.final
 class OthersView(_message.Message):
-    """The rest of the market, as seen from one book."""
+    """The rest of the market, as seen from one book: the consensus of the books outside its cluster, however few they are.
+    `fair_probability` is at their `consensus_line`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
