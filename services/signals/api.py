@@ -21,10 +21,9 @@ from services.shared import paging
 from services.shared.errors import InvalidArgument
 from services.signals import render, wire
 from services.signals.cursor import Cursor
-from services.signals.explain import specification
 from services.signals.feed import Beat, Ended, Feed, Item, More, Opened, Truncated
 from services.signals.model import SignalType
-from services.signals.rules.holding import holding_now
+from services.signals.rules import holding_now, specification
 from services.signals.rules.settings import RuleSettings
 from services.signals.store import Filters, PagePosition, SignalStore, SpanPosition
 
@@ -118,8 +117,16 @@ class SignalsApi(SignalsServiceServicer):
     ) -> AsyncIterator[HttpBody]:
         resumed = dict(context.invocation_metadata() or ()).get("last-event-id")
         after = resumed.decode() if isinstance(resumed, bytes) else resumed
-        async for item in self._follow(request, after or request.after, context):
-            yield HttpBody(content_type="text/event-stream", data=server_sent(item))
+        begun = False
+        try:
+            async for item in self._follow(request, after or request.after, context):
+                yield _event_stream(item)
+                begun = True
+        except Exception:
+            # Once a byte is out, no status reaches a browser: the stream itself has to say that it failed.
+            if begun:
+                yield _event_stream(Ended("internal"))
+            raise
 
     async def WatchSignals(
         self, request: signals_service_pb2.WatchSignalsRequest, context: Context
@@ -142,6 +149,10 @@ class SignalsApi(SignalsServiceServicer):
         age = self._feed.data_age_seconds()
         if age is not None:
             await context.send_initial_metadata((("x-data-age", f"{age:.1f}"),))
+
+
+def _event_stream(item: Item) -> HttpBody:
+    return HttpBody(content_type="text/event-stream", data=server_sent(item))
 
 
 def server_sent(item: Item) -> bytes:

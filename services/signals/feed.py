@@ -62,7 +62,8 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The stream ends: `draining`, because this process stops, or `max_age`. Come back with the last cursor."""
+    """The stream ends: `draining`, because this process stops, `max_age`, or `internal`, a fault of ours. In each case
+    come back with the last cursor."""
 
     reason: str
 

@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc.aio
 import pytest
+from sqlalchemy import QueuePool, text
 from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceStub, add_SignalsServiceServicer_to_server
 
 from services.shared.database import Database
 from services.shared.server import Interceptor
+from services.shared.testing import eventually
 from services.signals.api import SignalsApi
 from services.signals.feed import Feed, FeedLimits
 from services.signals.rules.settings import RuleSettings
@@ -49,6 +52,8 @@ async def serve_feed(database_for: Any) -> AsyncIterator[Serve]:
             stack.push_async_callback(server.stop, None)
             running = asyncio.create_task(feed.run())
             stack.push_async_callback(_end, running)
+            # A connection that is given up while it is being made would keep the server busy for its login timeout.
+            await eventually(partial(_settled, database))
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
             return ServedFeed(database, store, feed, SignalsServiceStub(channel))
 
@@ -59,6 +64,16 @@ async def serve_feed(database_for: Any) -> AsyncIterator[Serve]:
 async def served(serve_feed: Serve) -> ServedFeed:
     """The feed with its usual limits."""
     return await serve_feed()
+
+
+async def _settled(database: Database) -> bool:
+    async with database.engine.connect() as connection:
+        listening = await connection.scalar(
+            text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()")
+        )
+    pool = database.engine.pool
+    assert isinstance(pool, QueuePool)
+    return bool(listening) and pool.checkedout() == 0
 
 
 async def _end(task: asyncio.Task[None]) -> None:
