@@ -11,6 +11,7 @@ from secrets import token_urlsafe
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
 from pydantic import SecretStr
 
@@ -20,6 +21,14 @@ from deploy.local.postgres import PostgresServer
 from services.shared.bus import MARKETS, OBSERVATIONS, SIGNALS, Bus, open_bus
 from services.shared.config import ServiceConfig
 from services.shared.database import Database, open_database
+
+# Plain tracebacks: the ones with every local variable are slow to draw and would show the servers' passwords.
+structlog.configure(
+    processors=[
+        structlog.stdlib.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 DatabaseFor = Callable[[str], Awaitable[Database]]
 

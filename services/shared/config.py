@@ -10,6 +10,7 @@ prefixes and names no setting is refused: it is a typing error that would otherw
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,9 @@ SHARED_PREFIX = "STRATUM_"
 #: Variables of the project that are not settings of a service: where tests find the recorded series, and where the
 #: command line keeps what it runs.
 NO_SETTINGS = frozenset({"STRATUM_DATA", "STRATUM_HOME"})
+
+
+_PARTITION_RANGE = re.compile(r"(\d{1,2})(?:-(\d{1,2}))?")
 
 
 def _split(value: object) -> object:
@@ -82,10 +86,11 @@ class ServiceConfig(BaseSettings):
             return value
         numbers: set[int] = set()
         for part in value.split(","):
-            first, _, last = part.strip().partition("-")
-            if not first.isdigit() or not (last or first).isdigit():
+            written = _PARTITION_RANGE.fullmatch(part.strip())
+            if written is None:
                 raise ValueError('is written like "0-7" or "0,3,8-15"')
-            numbers.update(range(int(first), int(last or first) + 1))
+            first, last = int(written[1]), int(written[2] or written[1])
+            numbers.update(range(first, last + 1))
         if not numbers or max(numbers) >= PARTITIONS:
             raise ValueError(f"are numbers from 0 to {PARTITIONS - 1}")
         return tuple(sorted(numbers))

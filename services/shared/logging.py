@@ -12,9 +12,9 @@ import structlog
 
 MASK = "***"
 _SECRET_NAME = re.compile(r"password|passwd|secret|token|api_?key|authorization|pepper|credential", re.IGNORECASE)
-#: `name=value` and `name: value` as they turn up in addresses, headers and messages of other libraries.
+#: `name=value`, `name: value` and `'name': 'value'`, as they turn up in addresses, headers and others' messages.
 _SECRET_PAIR = re.compile(
-    r"(?i)\b((?:api_?key|password|token|secret|authorization)\s*[=:]\s*(?:bearer\s+)?)[^\s&'\",;)]+"
+    r"""(?i)((?:api_?key|password|token|secret|authorization)["']?\s*[=:]\s*["']?(?:bearer\s+)?)[^\s&"',;)}]+"""
 )
 _PASSWORD_IN_URL = re.compile(r"(?<=://)([^/\s:@]*):([^/\s@]+)@")
 

@@ -29,7 +29,7 @@ from stratum.common.v1.error_reason_pb2 import ErrorReason
 from services.shared import metrics
 from services.shared.config import ServiceConfig, load
 from services.shared.errors import DOMAIN, DeadlineExceeded, DomainError
-from services.shared.logging import configure_logging, logger
+from services.shared.logging import configure_logging, logger, masked
 from services.shared.tasks import end_tasks
 
 log = logger(__name__)
@@ -144,7 +144,7 @@ class Readiness:
         except TimeoutError:
             return f"{check.__qualname__}: no answer"
         except Exception as error:
-            return f"{check.__qualname__}: {type(error).__name__}"
+            return f"{check.__qualname__}: {masked(str(error).partition(chr(10))[0]) or type(error).__name__}"
         return ""
 
 

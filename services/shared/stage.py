@@ -237,7 +237,8 @@ class Stage(Generic[M, S]):
         stream = await self._bus.ensure_stream(self._source)
         stale = {partition: place for partition, place in held.items() if not _stands(*place, stream)}
         if stale:
-            log.warning("the stream is another or has lost its end", stage=self.name, partitions=sorted(stale))
+            if any(identity for identity, _ in stale.values()):
+                log.warning("the stream is another or has lost its end", stage=self.name, partitions=sorted(stale))
             async with self._database.begin() as connection:
                 moved = await connection.execute(
                     self._sql.restart,
