@@ -33,7 +33,11 @@ class IngestApi(IngestServiceServicer):
         """How fresh each sport's feed is."""
         async with self._database.begin() as connection:
             known = await store.load_health(connection, request.sport_key)
-        return pb.GetFeedHealthResponse(sports=[sport_health(health, self._sports, utc_now()) for health in known])
+        feeds = {health.sport_key: sport_health(health, self._sports, utc_now()) for health in known}
+        for sport_key in self._sports:
+            if sport_key not in feeds and (not request.sport_key or sport_key in request.sport_key):
+                feeds[sport_key] = pb.SportHealth(sport_key=sport_key, status=pb.SportHealth.Status.STALE)
+        return pb.GetFeedHealthResponse(sports=[feeds[sport_key] for sport_key in sorted(feeds)])
 
     async def RequestKeyframes(
         self, request: pb.RequestKeyframesRequest, _context: Context

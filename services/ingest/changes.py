@@ -12,7 +12,7 @@ sight and its first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -194,6 +194,8 @@ class Poll:
     seen: Seen
     #: Events of which a consumer asked for a keyframe.
     keyframes: frozenset[str] = field(default_factory=frozenset)
+    #: False for an answer about single events, which says nothing of the sport's others.
+    whole: bool = True
 
 
 def observe_poll(states: Mapping[str, EventState], poll: Poll) -> Iterator[Step]:
@@ -206,7 +208,8 @@ def observe_poll(states: Mapping[str, EventState], poll: Poll) -> Iterator[Step]
     missing = {
         event_id
         for event_id, state in states.items()
-        if state.sport_key == poll.sport_key
+        if poll.whole
+        and state.sport_key == poll.sport_key
         and event_id not in shown
         and event_id not in poll.seen.unreadable
         and (not state.gone or event_id in poll.keyframes)
@@ -277,7 +280,10 @@ def observe(before: EventState | None, seen: SeenEvent | None, poll: Poll) -> St
         if key not in told and (read := _read(quote, key[:2] in touched, event.commence_time, poll.observed_at))
     }
     for key in (*told, *reads):
-        present[key] = replace(present[key], told_update=present[key].last_update)
+        held_now = present[key]
+        if held_now.told_update != held_now.last_update:
+            update = held_now.last_update
+            present[key] = _seen_again(held_now, held_now.outcomes, update, update, held_now.seen_at)
     keyframe = (
         before is None
         or anew
@@ -327,12 +333,14 @@ def _by_key(quote: HeldQuote) -> QuoteKey:
 
 def _hold(event_id: str, old: HeldQuote | None, new: Quote, observed_at: datetime) -> HeldQuote:
     """The quote as it is now known, given what it was."""
-    back = old is not None and old.gone
-    outcomes = tuple(
-        _hold_outcome(event_id, None if back else old, new, outcome, observed_at) for outcome in new.outcomes
-    )
-    if old is not None and not back and old.line == new.line and _prices(old.outcomes) == _prices(outcomes):
-        return replace(old, outcomes=outcomes, last_update=new.last_update, seen_at=observed_at)
+    standing = old if old is not None and not old.gone and old.line == new.line else None
+    outcomes = tuple(_hold_outcome(event_id, standing, new, outcome, observed_at) for outcome in new.outcomes)
+    if (
+        standing is not None
+        and len(standing.outcomes) == len(outcomes)
+        and all(outcome.observed_at < observed_at for outcome in outcomes)
+    ):
+        return _seen_again(standing, outcomes, new.last_update, standing.told_update, observed_at)
     after, by = (None, None) if old is None else _change_interval(old, new.last_update, observed_at)
     return HeldQuote(
         book=new.book,
@@ -350,19 +358,39 @@ def _hold(event_id: str, old: HeldQuote | None, new: Quote, observed_at: datetim
     )
 
 
-def _prices(outcomes: Sequence[HeldOutcome]) -> list[tuple[str, float]]:
-    return [(outcome.outcome, outcome.price) for outcome in outcomes]
+def _seen_again(
+    quote: HeldQuote,
+    outcomes: tuple[HeldOutcome, ...],
+    last_update: datetime | None,
+    told_update: datetime | None,
+    seen_at: datetime,
+) -> HeldQuote:
+    # Spelled out: it is done for every quote of every answer, and `replace` takes five times as long.
+    return HeldQuote(
+        book=quote.book,
+        market=quote.market,
+        player=quote.player,
+        line=quote.line,
+        outcomes=outcomes,
+        last_update=last_update,
+        told_update=told_update,
+        observed_at=quote.observed_at,
+        seen_at=seen_at,
+        changed_after=quote.changed_after,
+        changed_by=quote.changed_by,
+        previous_seen_at=quote.previous_seen_at,
+    )
 
 
 def _hold_outcome(
-    event_id: str, old: HeldQuote | None, new: Quote, outcome: OutcomeQuote, observed_at: datetime
+    event_id: str, standing: HeldQuote | None, new: Quote, outcome: OutcomeQuote, observed_at: datetime
 ) -> HeldOutcome:
-    if old is not None and old.line == new.line:
-        for held in old.outcomes:
-            if held.outcome == outcome.outcome and held.price == outcome.price:
-                if (held.link, held.limit, held.sid) == (outcome.link, outcome.limit, outcome.sid):
-                    return held
-                return replace(held, link=outcome.link, limit=outcome.limit, sid=outcome.sid)
+    """One side as it is now known; `standing` is the quote before, if it stood at the same line."""
+    for held in standing.outcomes if standing is not None else ():
+        if held.outcome == outcome.outcome and held.price == outcome.price:
+            if held.link == outcome.link and held.limit == outcome.limit and held.sid == outcome.sid:
+                return held
+            return replace(held, link=outcome.link, limit=outcome.limit, sid=outcome.sid)
     return HeldOutcome(
         outcome=outcome.outcome,
         price=outcome.price,

@@ -27,6 +27,8 @@ class Config(ServiceConfig):
     odds_api_base_url: str = "https://api.the-odds-api.com"
     odds_api_sports: CommaSeparated = ("basketball_nba",)
     odds_api_markets: CommaSeparated = ("h2h", "spreads", "totals")
+    #: Markets that are sold event by event only, such as player_points: one call an event, soonest first.
+    odds_api_event_markets: CommaSeparated = ()
     odds_api_regions: CommaSeparated = ("us",)
     #: Bookmakers by name, of any region; ten cost what one region does. Given, they replace the regions.
     odds_api_bookmakers: CommaSeparated = ()
@@ -36,7 +38,7 @@ class Config(ServiceConfig):
     odds_api_retry_attempts: int = Field(default=3, ge=1, le=10)
     #: Pause before the second attempt; each further one doubles it, with jitter.
     odds_api_retry_backoff_seconds: float = Field(default=0.5, ge=0)
-    #: Single events asked for in one cycle, where a market is sold event by event.
+    #: Events asked for those in one cycle, at most.
     odds_api_max_events_per_cycle: int = Field(default=40, ge=0)
     #: The provider's past costs ten times its present, so it must be switched on.
     odds_api_historical_enabled: bool = False

@@ -465,13 +465,14 @@ def _is_key(value: object) -> TypeGuard[str]:
 
 def _number(value: object) -> float | None:
     """A finite number, or None; true and false are none, nor is a number that fits no float."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int):
         return None
     try:
-        number = float(value)
+        return float(value)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None
 
 
 def _text(value: object) -> str | None:

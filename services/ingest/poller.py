@@ -7,6 +7,7 @@ of it, and the next poll comes at its time. Only a refused key ends the asking: 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NoReturn
 
@@ -16,7 +17,7 @@ from services.ingest import store
 from services.ingest.changes import Coverage, Poll
 from services.ingest.config import Config
 from services.ingest.normalize import Seen, normalize
-from services.ingest.provider import Answer, KeyRefused, OddsApi, OutOfCredits, ProviderFailure
+from services.ingest.provider import Answer, KeyRefused, NotFound, OddsApi, OutOfCredits, ProviderFailure
 from services.ingest.recorder import Answered, Recorder
 from services.ingest.store import Lease, LeaseLost
 from services.shared.bus import BusError
@@ -110,10 +111,35 @@ class Poller:
         poll = self._poll(
             sport_key, self._next(sport_key, self._time_of(answer)), normalize(answer.value, sport_key), answer.markets
         )
-        await recorder.record([Answered(poll, answer.quota)])
-        self._observed[sport_key] = poll.observed_at
-        await self._outbox.publish()
+        await self._keep(recorder, poll, answer)
+        if self._config.odds_api_event_markets:
+            await self._poll_events(recorder, poll)
         return 0.0
+
+    async def _poll_events(self, recorder: Recorder, sport: Poll) -> None:
+        """Asks for the markets that are sold event by event, of the games that begin soonest."""
+        upcoming = sorted(
+            (event.commence_time, event.event_id)
+            for event in sport.seen.events
+            if event.commence_time is not None and event.commence_time > sport.observed_at
+        )
+        for _, event_id in upcoming[: self._config.odds_api_max_events_per_cycle]:
+            try:
+                answer = await self._api.event_odds(sport.sport_key, event_id, self._config.odds_api_event_markets)
+            except NotFound:
+                continue
+            except ProviderFailure as failure:
+                log.error("an event could not be asked for, leaving the rest of this cycle", failure=str(failure))
+                return
+            observed_at = self._next(sport.sport_key, self._time_of(answer))
+            seen = normalize(answer.value, sport.sport_key)
+            poll = self._poll(sport.sport_key, observed_at, seen, answer.markets)
+            await self._keep(recorder, replace(poll, whole=False), answer)
+
+    async def _keep(self, recorder: Recorder, poll: Poll, answer: Answer[object]) -> None:
+        await recorder.record([Answered(poll, answer.quota)])
+        self._observed[poll.sport_key] = poll.observed_at
+        await self._outbox.publish()
 
     def _poll(
         self, sport_key: str, observed_at: datetime, seen: Seen | None = None, markets: tuple[str, ...] = ()

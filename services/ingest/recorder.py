@@ -146,7 +146,7 @@ class Recorder:
             poll = answered.poll
             if not good:
                 await self._note_failure(connection, poll, EMPTY_BODY)
-            elif answered is newest[poll.sport_key]:
+            elif answered is newest.get(poll.sport_key):
                 health = SportHealth(
                     sport_key=poll.sport_key,
                     observed_at=poll.observed_at,
@@ -197,7 +197,8 @@ def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) 
         )
     )
     rows.quarantined.extend((book, poll.observed_at) for book in poll.seen.quarantined)
-    rows.books[poll.sport_key] = tuple(_book_health(poll.sport_key, events))
+    if poll.whole:
+        rows.books[poll.sport_key] = tuple(_book_health(poll.sport_key, events))
     counted = {
         "responses": 1,
         "events": len(events),

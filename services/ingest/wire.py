@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from stratum.common.v1 import market_pb2
@@ -107,8 +108,9 @@ def book_health(book: BookHealth, now: datetime | None) -> ingest_service_pb2.Bo
     )
 
 
+@lru_cache(4096)
 def timestamp(moment: datetime | None) -> Timestamp | None:
-    """The moment, exact to the microsecond; None stays absent."""
+    """The moment, exact to the microsecond; None stays absent. Shared: to be copied into messages, never changed."""
     if moment is None:
         return None
     since = moment - EPOCH

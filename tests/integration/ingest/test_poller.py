@@ -22,7 +22,19 @@ from services.ingest.poller import Poller, acquire
 from services.ingest.provider import OddsApi, Quota, open_session
 from services.ingest.recorder import Answered, Recorder
 from services.ingest.store import Lease, LeaseLost
-from services.ingest.testing import SPORT, START, FakeProvider, Reply, a_book, an_event, minutes, moneyline, spreads
+from services.ingest.testing import (
+    SPORT,
+    START,
+    FakeProvider,
+    Reply,
+    a_book,
+    a_market,
+    an_event,
+    an_outcome,
+    minutes,
+    moneyline,
+    spreads,
+)
 from services.shared.bus import OBSERVATIONS, Bus
 from services.shared.clock import utc_now
 from services.shared.database import Database
@@ -262,6 +274,35 @@ async def test_health_says_how_fresh_each_book_is(database: Database, recorder: 
     ]
     assert sport_health(known, [SPORT], known.polled_at + minutes(4)).status == pb.SportHealth.Status.STALE
     assert sport_health(known, [], utc_now()).status == pb.SportHealth.Status.IDLE
+
+
+async def test_markets_sold_event_by_event_are_asked_for_the_soonest_games_and_outlive_the_next_poll_of_the_sport(
+    provider: FakeProvider, api: OddsApi, database: Database, outbox: Outbox, recorder: Recorder, bus: Bus
+) -> None:
+    soon = an_event(a_book("draftkings", spreads(-5.5)), event_id="soon", commence_time=START + minutes(90))
+    late = an_event(a_book("draftkings", spreads(-3.5)), event_id="late", commence_time=START + minutes(900))
+    prop = a_market(
+        "player_points", *(an_outcome(side, 1.9, 27.5, description="LeBron James") for side in ("Over", "Under"))
+    )
+    props = {**soon, "bookmakers": [a_book("draftkings", prop)]}
+    sport = Reply([soon, late], headers=dated(START))
+    provider.will_say(sport, Reply(props, headers=dated(START)), sport, Reply({"message": "over"}, 404))
+    config = config_for(provider, odds_api_event_markets=("player_points",), odds_api_max_events_per_cycle=1)
+    poller = Poller(config, api, database, outbox, "here")
+    await poller.poll(recorder, SPORT)
+    await poller.poll(recorder, SPORT)
+    assert [request.path.rpartition("basketball_nba")[2] for request in provider.requests] == [
+        "/odds",
+        "/events/soon/odds",
+    ] * 2
+    told = [message for message in await observations(bus) if message.event.event_id == "soon"]
+    assert [[quote.key.player for quote in message.changes] for message in told] == [[""], ["LeBron James"], []]
+    assert await rows(database, "disappearances") == []
+
+
+async def test_a_sport_that_was_never_answered_is_stale(database: Database) -> None:
+    health = await IngestApi(database, (SPORT,), polls=True).GetFeedHealth(pb.GetFeedHealthRequest(), None)
+    assert [(sport.sport_key, sport.status) for sport in health.sports] == [(SPORT, pb.SportHealth.Status.STALE)]
 
 
 async def test_a_refused_key_ends_the_asking(
