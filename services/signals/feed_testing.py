@@ -1,4 +1,5 @@
-"""Builders for tests of the feed: signals with everything filled in, of which a test names only what it is about."""
+"""Builders for tests of the feed: signals with everything filled in, of which a test names only what it is about, and
+market updates as consensus would send them."""
 
 from __future__ import annotations
 
@@ -7,9 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from stratum.common.v1.market_pb2 import BookQuote, Coverage, EventHeader, MarketKey, Outcome, OutcomePrice
+from stratum.consensus.v1 import market_pb2 as consensus
+from stratum.consensus.v1.events_pb2 import MarketsUpdated
+
 from services.shared.clock import utc_now
 from services.shared.database import Database
-from services.signals import store
+from services.signals import model, store, wire
 from services.signals.events import found_signals
 from services.signals.model import (
     BookHolding,
@@ -17,6 +22,7 @@ from services.signals.model import (
     DetectedSignal,
     Direction,
     ExplainedInput,
+    Observation,
     Reason,
     ScoreComponent,
     ScoreSource,
@@ -117,3 +123,82 @@ async def hold_back(database: Database, spans: Sequence[SuppressionRow]) -> None
     """Keeps the spans in one transaction, as the stage does."""
     async with database.begin() as connection:
         await store.write_suppressions(connection, spans)
+
+
+def market_update(seen: Observation, revision: int) -> MarketsUpdated:
+    """The message of consensus that says what was observed: `wire.observation` the other way round."""
+    event = EventHeader(
+        event_id=seen.event_id,
+        sport_key=seen.sport_key,
+        revision=revision,
+        previous_revision=revision - 1,
+        observed_at=wire.stamp(seen.observed_at),
+        expected_interval_seconds=seen.expected_interval_seconds,
+        asked=Coverage(markets=seen.asked.markets, books=seen.asked.books),
+        commence_time=wire.stamp(seen.commence_time),
+        home_team=seen.home_team,
+        away_team=seen.away_team,
+        keyframe=seen.keyframe,
+    )
+    removed = [MarketKey(market=key.market, player=key.player) for key in seen.removed]
+    return MarketsUpdated(event=event, markets=[_market(view) for view in seen.markets], removed=removed)
+
+
+def _market(view: model.MarketView) -> consensus.MarketView:
+    said = view.consensus
+    return consensus.MarketView(
+        key=MarketKey(market=view.key.market, player=view.key.player),
+        consensus=consensus.Consensus(
+            consensus_line=said.consensus_line,
+            fair_line=said.fair_line,
+            fair_probability=said.fair_probability,
+            consensus_price=said.consensus_price,
+            dispersion=said.dispersion,
+            dispersion_mad=said.dispersion_mad,
+            books=said.books,
+            clusters=said.clusters,
+            devig_method=said.devig_method,
+            note=said.note,
+        ),
+        books=[_book(view.key, book) for book in view.books],
+    )
+
+
+def _book(key: model.MarketKey, view: model.BookView) -> consensus.BookView:
+    quote, others = view.quote, view.others
+    is_total = key.market.startswith(("totals", "player_"))
+    sides = [
+        (Outcome.OVER if is_total else Outcome.HOME, quote.price, view.link, view.limit),
+        (Outcome.UNDER if is_total else Outcome.AWAY, quote.price_other, view.link_other, view.limit_other),
+    ]
+    if quote.price_draw is not None:
+        sides.append((Outcome.DRAW, quote.price_draw, None, None))
+    return consensus.BookView(
+        quote=BookQuote(
+            book=view.book,
+            key=MarketKey(market=key.market, player=key.player),
+            line=quote.line,
+            outcomes=[
+                OutcomePrice(outcome=outcome, price=price, snapshot_id=snapshot_id, link=link, limit=limit)
+                for (outcome, price, link, limit), snapshot_id in zip(sides, quote.snapshot_ids, strict=True)
+            ],
+            last_update=wire.stamp(quote.last_update),
+            changed_after=wire.stamp(quote.changed_after),
+            changed_by=wire.stamp(quote.changed_by),
+            observed_at=wire.stamp(quote.observed_at),
+            previous_seen_at=wire.stamp(quote.previous_seen_at),
+        ),
+        cluster=view.cluster,
+        fair_probability=quote.fair_probability,
+        implied_mean=quote.implied_mean,
+        excluded=view.excluded,
+        others=None
+        if others is None
+        else consensus.OthersView(
+            clusters=others.clusters,
+            fair_line=others.fair_line,
+            fair_probability=others.fair_probability,
+            dispersion=others.dispersion,
+            consensus_line=others.consensus_line,
+        ),
+    )
