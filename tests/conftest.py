@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from itertools import count
@@ -34,13 +35,11 @@ DatabaseFor = Callable[[str], Awaitable[Database]]
 
 
 @pytest.fixture(scope="session")
-def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A temporary folder that the database's user can get to: pytest's own are private, this one is not."""
-    folder = tmp_path_factory.mktemp("servers")
-    for part in (folder, *folder.parents):
-        if part.stat().st_uid == os.getuid() and part.is_relative_to(tmp_path_factory.getbasetemp().parent):
-            part.chmod(part.stat().st_mode | 0o011)
-    return folder
+def server_folder() -> Iterator[Path]:
+    """A folder that the database's user can get to. pytest's own are private, and made so again by every run."""
+    with tempfile.TemporaryDirectory(prefix="stratum-tests-") as folder:
+        os.chmod(folder, 0o711)
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

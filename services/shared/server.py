@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import signal
 import time
@@ -233,6 +234,13 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return answer
 
     def _stream(self, behaviour: Any, method: str) -> Any:
+        async def write(request: Any, context: Any) -> None:
+            with _Call(context, method) as call, metrics.open_streams.labels(method).track_inprogress():
+                try:
+                    await behaviour(request, context)
+                except Exception as error:
+                    await call.refuse(error)
+
         async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
             with _Call(context, method) as call, metrics.open_streams.labels(method).track_inprogress():
                 try:
@@ -241,7 +249,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 except Exception as error:
                     await call.refuse(error)
 
-        return answer
+        # A handler yields its answers, as ours do, or writes them to the context, as gRPC's own health service does.
+        return answer if inspect.isasyncgenfunction(behaviour) else write
 
 
 class _Call:
