@@ -20,14 +20,20 @@ from typing import Any, ClassVar, Generic, TypeVar, get_origin
 
 import aiohttp
 import msgspec
+from prometheus_client import Counter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from services.ingest.config import Config
+from services.ingest.costs import Endpoint, forecast
 from services.ingest.normalize import read_time
 from services.shared.clock import utc_now
 from services.shared.logging import MASK, logger
 
 log = logger(__name__)
+
+credits_total = Counter(
+    "stratum_ingest_credits_total", "Credits spent, as the provider said or else as forecast.", ["endpoint"]
+)
 
 Value = TypeVar("Value")
 Converted = TypeVar("Converted")
@@ -232,11 +238,11 @@ class OddsApi:
 
     async def odds(self, sport_key: str) -> Answer[object]:
         """The featured markets of every event of a sport, as `normalize` reads them."""
-        return await self._odds(f"/v4/sports/{sport_key}/odds", self._config.odds_api_markets, {})
+        return await self._odds(Endpoint.ODDS, f"/v4/sports/{sport_key}/odds", self._config.odds_api_markets, {})
 
     async def event_odds(self, sport_key: str, event_id: str, markets: Sequence[str]) -> Answer[object]:
         """Any markets of one event, as `normalize` reads them."""
-        return await self._odds(f"/v4/sports/{sport_key}/events/{event_id}/odds", markets, {})
+        return await self._odds(Endpoint.EVENT_ODDS, f"/v4/sports/{sport_key}/events/{event_id}/odds", markets, {})
 
     async def event_markets(self, sport_key: str, event_id: str) -> Answer[EventMarkets]:
         """Which markets an event has, at which books."""
@@ -251,7 +257,8 @@ class OddsApi:
     async def historical_odds(self, sport_key: str, at: datetime) -> Answer[Page[object]]:
         """The odds as they stood at a time or last before it."""
         path = f"/v4/historical/sports/{sport_key}/odds"
-        return _page(await self._odds(path, self._config.odds_api_markets, {"date": _iso(at)}))
+        markets = self._config.odds_api_markets
+        return _page(await self._odds(Endpoint.HISTORICAL_ODDS, path, markets, {"date": _iso(at)}))
 
     async def historical_events(self, sport_key: str, at: datetime) -> Answer[Page[tuple[Event, ...]]]:
         """The events as they were known at a time or last before it."""
@@ -265,14 +272,16 @@ class OddsApi:
     ) -> Answer[Page[object]]:
         """Any markets of one event as they stood at a time or last before it."""
         path = f"/v4/historical/sports/{sport_key}/events/{event_id}/odds"
-        return _page(await self._odds(path, markets, {"date": _iso(at)}))
+        return _page(await self._odds(Endpoint.HISTORICAL_EVENT_ODDS, path, markets, {"date": _iso(at)}))
 
     def _sources(self) -> dict[str, str]:
         if self._config.odds_api_bookmakers:
             return {"bookmakers": ",".join(self._config.odds_api_bookmakers)}
         return {"regions": ",".join(self._config.odds_api_regions)}
 
-    async def _odds(self, path: str, markets: Sequence[str], more: Mapping[str, str]) -> Answer[object]:
+    async def _odds(
+        self, endpoint: Endpoint, path: str, markets: Sequence[str], more: Mapping[str, str]
+    ) -> Answer[object]:
         """Asks for odds; a market that the provider refuses is dropped, here and from now on."""
         refused = self._refused.setdefault(_general(path), set())
         while True:
@@ -298,7 +307,16 @@ class OddsApi:
                 log.error("the provider refuses markets, going on without", path=path, markets=sorted(offending))
                 refused |= offending
                 continue
+            self._reconcile(endpoint, path, len(wanted), answer.quota.last)
             return replace(answer, markets=wanted)
+
+    def _reconcile(self, endpoint: Endpoint, path: str, markets: int, cost: int | None) -> None:
+        """Counts what a call cost: what the provider says, or the forecast where it says nothing."""
+        regions, bookmakers = len(self._config.odds_api_regions), len(self._config.odds_api_bookmakers)
+        expected = forecast(endpoint, markets, regions, bookmakers)
+        credits_total.labels(endpoint.value).inc(expected if cost is None else max(0, cost))
+        if cost is not None and cost > expected:
+            log.warning("a call cost more than forecast", path=path, credits=cost, forecast=expected)
 
     async def _get(self, path: str, parameters: Mapping[str, str]) -> Answer[object]:
         """The decoded body of a call, after as many attempts as the settings allow."""

@@ -101,6 +101,17 @@ async def test_the_quota_is_what_the_headers_say_or_unknown(
     assert (await api.odds(SPORT)).quota == quota
 
 
+@pytest.mark.parametrize(("headers", "spent"), [({}, 3), ({"x-requests-last": "0"}, 0), ({"x-requests-last": "5"}, 5)])
+async def test_credits_are_counted_as_reported_and_else_as_forecast(
+    api: OddsApi, provider: FakeProvider, headers: dict[str, str], spent: int
+) -> None:
+    counter = provider_module.credits_total.labels("odds")
+    before = counter._value.get()
+    provider.will_say(Reply([], headers=headers))
+    await api.odds(SPORT)
+    assert counter._value.get() - before == spent
+
+
 async def test_the_answers_own_date_is_read(api: OddsApi, provider: FakeProvider) -> None:
     provider.will_say(Reply([], headers={"Date": "Thu, 15 Jan 2026 18:00:00 GMT"}))
     assert (await api.odds(SPORT)).dated == START
