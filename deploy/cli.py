@@ -39,6 +39,7 @@ from deploy.simulator.server import opened_now
 from deploy.stack import Live, Market, Recorded, Simulated, Stack, StackFailedError, StackSettings
 from gateway.envoy import NOTICE
 from services.shared.clock import utc_now
+from services.shared.logging import configure_logging
 
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
@@ -493,6 +494,8 @@ def _refuse(sentence: str) -> NoReturn:
 
 def main() -> None:
     """What the command `stratum` runs."""
+    # What the shared adapters log is for the services' files; a person at a terminal is told in sentences.
+    configure_logging("stratum", "ERROR", "console")
     app()
 
 

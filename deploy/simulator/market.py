@@ -55,7 +55,7 @@ OPENING_NEWS = (2, 4)
 
 SIGMA = {"spreads": 12.3, "totals": 18.0}
 #: A line is kept until the fair probability at it is this far from one half.
-LINE_PATIENCE = {"spreads": 0.0175, "totals": 0.024}
+LINE_PATIENCE = {"spreads": 0.0125, "totals": 0.0115}
 #: A head-to-head price is kept until the fair probability is this far from the one it was made for.
 PRICE_PATIENCE = 0.009
 #: Prices stand on a grid of fair probabilities.
@@ -275,7 +275,7 @@ class Market:
         opening = (self.opened_at - listed_at).total_seconds() if number in OPENING_NEWS else -math.inf
         steps = (
             _walk(random, margin, begins, ends, 1.0, opening + random.uniform(180.0, 480.0)),
-            _walk(random, total, begins, ends, 1.6, opening + random.uniform(480.0, 900.0)),
+            _walk(random, total, begins, ends, 1.35, opening + random.uniform(480.0, 900.0)),
         )
         feeds = {book.feed: _draw_feed(random, book, steps, begins) for book in BOOKS if book.feed == book.key}
         final_margin, final_total = round(steps[0][-1].mean), round(steps[1][-1].mean)
@@ -335,7 +335,7 @@ def _walk(
         if not 0.0 < at < begins:
             continue
         news = random.random() < 0.55 or at == expected_news
-        size = 0.75 + random.expovariate(1.6) if news else random.uniform(0.2, 0.6)
+        size = 0.55 + random.expovariate(2.5) if news else random.uniform(0.15, 0.5)
         mean += scale * size * random.choice((-1.0, 1.0))
         steps.append(Step(at, mean, news))
     at = begins
