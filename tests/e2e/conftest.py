@@ -1,6 +1,7 @@
 """The gateway in front of stand-ins, so that its own behaviour is seen alone; and the whole stack behind it."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -48,10 +49,10 @@ async def caller(gateway: Envoy) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+async def stack(server_folder: Path) -> AsyncIterator[Stack]:
     """Everything, with a simulated market that runs fast enough to bring signals while the tests look."""
     settings = StackSettings(
-        Home(tmp_path_factory.mktemp("stack")),
+        Home(server_folder / "stack"),
         free_ports(),
         Simulated(seed=1, speed=240.0),
         postgres={"fsync": "off"},
