@@ -56,9 +56,12 @@ def observe(
     candidates: list[Candidate] = []
     held: list[Held] = []
     for market in state.markets:
-        if not _has_something_to_say(market, changed, moment):
+        if not asks_for(observation.asked, market.key.market):
             continue
-        judged[market.key] = _judge(market, moment, candidates, held)
+        standing = _could_stand_apart(market, changed, moment)
+        moving = market.moved_at is not None and market.moved_at > moment.sights[0].observed_at
+        if standing or moving:
+            judged[market.key] = _judge(market, moment, standing, candidates, held)
     if not judged:
         return state, (), ()
 
@@ -83,31 +86,32 @@ def specification(signal_type: SignalType) -> str:
     return "\n\n".join(text for text in texts if text)
 
 
-def _has_something_to_say(market: MarketState, changed: frozenset[MarketKey], moment: Moment) -> bool:
-    """Whether any rule could say anything of a market: most observations change nothing, and cost next to nothing."""
-    if not asks_for(moment.sights[-1].asked, market.key.market):
-        return False
+def _could_stand_apart(market: MarketState, changed: frozenset[MarketKey], moment: Moment) -> bool:
+    """Whether episodes could go on otherwise than they stand: most observations change nothing, and cost nothing."""
     return (
         market.key in changed
         or bool(market.held_back)
-        or (market.moved_at is not None and market.moved_at > moment.sights[0].observed_at)
         or any(episode.told_multiple == 0 for episode in market.episodes)
         or dislocation.after_silence(market, moment)
     )
 
 
-def _judge(market: MarketState, moment: Moment, candidates: list[Candidate], held: list[Held]) -> MarketState:
+def _judge(
+    market: MarketState, moment: Moment, standing: bool, candidates: list[Candidate], held: list[Held]
+) -> MarketState:
     kind = market_kind(market.key.market)
     if kind is None:
         return market
-    episodes, ends, apart = dislocation.judge(market, kind, moment)
-    moved, together, steamed = (rule.judge(market, kind, moment) for rule in (move, sync, steam))
-    for verdict in (moved, together, steamed, apart):
+    verdicts = [move.judge(market, kind, moment), sync.judge(market, kind, moment), steam.judge(market, kind, moment)]
+    if standing:
+        episodes, ends, apart = dislocation.judge(market, kind, moment)
+        verdicts.append(apart)
+        if episodes != market.episodes or ends != market.episode_ends:
+            market = replace(market, episodes=episodes, episode_ends=ends)
+    for verdict in verdicts:
         candidates.extend(verdict.candidates)
         held.extend(verdict.held)
-    if episodes == market.episodes and ends == market.episode_ends:
-        return market
-    return replace(market, episodes=episodes, episode_ends=ends)
+    return market
 
 
 def _at_rest(state: EventState, settings: RuleSettings) -> EventState:

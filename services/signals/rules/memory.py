@@ -202,7 +202,7 @@ def _seen(book: BookState | None, view: BookView, now: datetime, horizon: dateti
     last = book.stands[-1]
     if last.until is None and _value(last.quote) == _value(view.quote):
         if last.excluded == view.excluded:
-            stands = (*book.stands[:-1], replace(last, quote=view.quote)) if last.quote != view.quote else book.stands
+            stands = (*book.stands[:-1], Stand(last.since, None, view.quote, last.excluded))
         else:
             stands = (*_closed(book.stands, now), Stand(now, None, view.quote, view.excluded))
     else:
@@ -218,7 +218,7 @@ def _gone(book: BookState, now: datetime, horizon: datetime) -> BookState:
 
 def _closed(stands: tuple[Stand, ...], until: datetime) -> tuple[Stand, ...]:
     last = stands[-1]
-    return stands if last.until is not None else (*stands[:-1], replace(last, until=until))
+    return stands if last.until is not None else (*stands[:-1], Stand(last.since, until, last.quote, last.excluded))
 
 
 def _pruned(stands: tuple[Stand, ...], horizon: datetime) -> tuple[Stand, ...]:

@@ -22,7 +22,8 @@ def judge(market: MarketState, kind: MarketKind, moment: Moment) -> Verdict:
     settings = moment.settings
     if kind is MarketKind.H2H:
         return NOTHING
-    panel = find_panel(market, kind, moment, settings.window_seconds(settings.steam_window_minutes))
+    seconds = settings.window_seconds(settings.steam_window_minutes)
+    panel = find_panel(market, kind, moment, seconds, movers=settings.steam_min_books)
     if panel is None:
         return NOTHING
     movers = _trigger(panel, kind, moment)

@@ -18,7 +18,8 @@ from services.signals.rules.window import Moment, Movers, Panel, clusters_of, di
 def judge(market: MarketState, kind: MarketKind, moment: Moment) -> Verdict:
     """Whether several books moved together, either way, or would have but for a reason."""
     settings = moment.settings
-    panel = find_panel(market, kind, moment, settings.window_seconds(settings.sync_window_minutes))
+    seconds = settings.window_seconds(settings.sync_window_minutes)
+    panel = find_panel(market, kind, moment, seconds, movers=settings.sync_min_books)
     if panel is None:
         return NOTHING
     step = settings.step(kind)

@@ -174,13 +174,22 @@ def find_window(moment: Moment, key: MarketKey, seconds: float, anchor: datetime
 
 
 def find_panel(
-    market: MarketState, kind: MarketKind, moment: Moment, seconds: float, anchor: datetime | None = None
+    market: MarketState,
+    kind: MarketKind,
+    moment: Moment,
+    seconds: float,
+    anchor: datetime | None = None,
+    movers: int = 1,
 ) -> Panel | None:
-    """The panel of the window that ends now; None where there is no window, or nothing moved in it."""
+    """The panel of the window that ends now; None where there is none, or fewer books than `movers` changed in it."""
     window = find_window(moment, market.key, seconds, anchor)
     if window is None or market.moved_at is None or market.moved_at <= window.start:
         return None
+    if sum(book.stands[-1].since > window.start for book in market.books) < movers:
+        return None
     longest = timedelta(seconds=moment.settings.elapsed_share * window.seconds)
+    # Nearly every poll asks for every book; then whoever stood at the window's start was alive.
+    some_left_out = any(sight.asked.books for sight in moment.sights)
     members: list[OwnChange] = []
     left: list[OwnChange] = []
     for book in market.books:
@@ -189,7 +198,9 @@ def find_panel(
             continue
         if start.excluded in NOT_IN_PANEL or book.stands[-1].excluded in NOT_IN_PANEL:
             continue
-        if not (is_alive(moment, window.start, market.key, book.book) and is_alive_now(moment, market.key, book.book)):
+        if some_left_out and not (
+            is_alive(moment, window.start, market.key, book.book) and is_alive_now(moment, market.key, book.book)
+        ):
             continue
         change, counts = _own_change(book, kind, start, window, longest)
         if change is not None:
@@ -239,16 +250,7 @@ def clusters_of(members: Iterable[OwnChange]) -> tuple[ClusterChange, ...]:
     grouped: dict[str, list[OwnChange]] = {}
     for member in members:
         grouped.setdefault(member.cluster, []).append(member)
-    return tuple(
-        ClusterChange(
-            cluster=cluster,
-            from_value=median([member.from_value for member in group]),
-            to_value=median([member.to_value for member in group]),
-            own_change=canonical(median([member.delta for member in group])),
-            members=tuple(sorted(group, key=lambda member: member.book)),
-        )
-        for cluster, group in sorted(grouped.items())
-    )
+    return tuple(_cluster_of(cluster, group) for cluster, group in sorted(grouped.items()))
 
 
 def _reaches(change: float, step: float) -> bool:
@@ -288,3 +290,16 @@ def _own_change(
         changed_by=changed_by,
     )
     return change, counts
+
+
+def _cluster_of(cluster: str, members: list[OwnChange]) -> ClusterChange:
+    if len(members) == 1:
+        only = members[0]
+        return ClusterChange(cluster, only.from_value, only.to_value, only.delta, (only,))
+    return ClusterChange(
+        cluster=cluster,
+        from_value=median([member.from_value for member in members]),
+        to_value=median([member.to_value for member in members]),
+        own_change=canonical(median([member.delta for member in members])),
+        members=tuple(sorted(members, key=lambda member: member.book)),
+    )
