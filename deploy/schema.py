@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import resources
+from importlib import import_module
 from pathlib import Path
 from secrets import token_urlsafe
 
@@ -110,7 +110,7 @@ def compare(migrator_url: str, service: str) -> None:
 
 def migrations_of(service: str) -> Path:
     """The folder of a service's migrations."""
-    return Path(str(resources.files("services") / service / "migrations"))
+    return Path(import_module(f"services.{service}").__path__[0]) / "migrations"
 
 
 def _configuration(service: str, connection: Connection) -> Config:

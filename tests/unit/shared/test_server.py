@@ -66,6 +66,10 @@ class Handlers:
         yield b"0"
         raise RuntimeError("hunter2")
 
+    async def write_and_refuse(self, request: bytes, context: Any) -> None:
+        await context.write(b"0")
+        raise errors.ResourceExhausted(ErrorReason.TOO_MANY_STREAMS, "too many")
+
 
 @pytest.fixture
 def handlers() -> Handlers:
@@ -76,7 +80,7 @@ def handlers() -> Handlers:
 async def channel(handlers: Handlers) -> AsyncIterator[grpc.aio.Channel]:
     server = grpc.aio.server(interceptors=[Interceptor(default_deadline_seconds=0.2)])
     unary = ("fine", "refuse", "crash", "dawdle", "time_out", "abort", "tell_id")
-    streaming = ("count", "count_and_refuse", "count_and_crash")
+    streaming = ("count", "count_and_refuse", "count_and_crash", "write_and_refuse")
     methods = {name: grpc.unary_unary_rpc_method_handler(getattr(handlers, name)) for name in unary}
     methods |= {name: grpc.unary_stream_rpc_method_handler(getattr(handlers, name)) for name in streaming}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
@@ -185,6 +189,7 @@ async def test_a_stream_passes_as_it_is(channel: grpc.aio.Channel):
     ("method", "code", "reason"),
     [
         ("count_and_refuse", grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"),
+        ("write_and_refuse", grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"),
         ("count_and_crash", grpc.StatusCode.INTERNAL, "INTERNAL"),
     ],
 )
