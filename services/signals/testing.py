@@ -142,7 +142,7 @@ class Board:
                 sightings[name] = replace(before, present=False)
         for name, offer in offers.items():
             sightings[name] = self._seen(name, offer, observed_at)
-        views = _views(self.sport_key, sightings)
+        views = _views(self.sport_key, sightings, self._views)
         changed = [view for key, view in sorted(views.items()) if not _same(self._views.get(key), view)]
         observation = Observation(
             event_id=self.event_id,
@@ -311,12 +311,23 @@ def _quote(
     )
 
 
-def _views(sport_key: str, sightings: Mapping[tuple[MarketKey, str], _Sighting]) -> dict[MarketKey, MarketView]:
+def _views(
+    sport_key: str, sightings: Mapping[tuple[MarketKey, str], _Sighting], before: Mapping[MarketKey, MarketView]
+) -> dict[MarketKey, MarketView]:
     quotes: dict[MarketKey, dict[str, Quote]] = {}
     for (key, book), sighting in sorted(sightings.items()):
         if sighting.present:
             quotes.setdefault(key, {})[book] = sighting.quote
-    return {key: _view(sport_key, key, books) for key, books in quotes.items()}
+    return {key: _read_again(before.get(key), books) or _view(sport_key, key, books) for key, books in quotes.items()}
+
+
+def _read_again(before: MarketView | None, books: Mapping[str, Quote]) -> MarketView | None:
+    """The same market with fresher readings; None where anything else changed."""
+    if before is None or {one.book: one.quote.observed_at for one in before.books} != {
+        book: quote.observed_at for book, quote in books.items()
+    }:
+        return None
+    return replace(before, books=tuple(replace(one, quote=books[one.book]) for one in before.books))
 
 
 def _view(sport_key: str, key: MarketKey, books: Mapping[str, Quote]) -> MarketView:
