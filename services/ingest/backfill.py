@@ -177,7 +177,7 @@ class Backfill:
             sport_key=cursor.sport_key,
             observed_at=observed_at,
             expected_interval_seconds=self._interval(gaps, observed_at, following),
-            asked=Coverage(answer.markets, self._config.odds_api_bookmakers),
+            asked=Coverage(answer.markets, self._config.asked_books),
             seen=normalize(page.data, cursor.sport_key),
         )
         return Stop(Answered(poll, answer.quota), onward)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from services.ingest.bookmakers import canonical_book
 from services.shared.config import SHARED_PREFIX, CommaSeparated, ServiceConfig
 
 #: The provider's own hosts. Another company is called almost the same, and a key sent there is a key lost.
@@ -84,6 +85,11 @@ class Config(ServiceConfig):
     def is_live_provider(self) -> bool:
         """Whether calls go to the provider itself, where they cost credits."""
         return urlsplit(self.odds_api_base_url).hostname in PROVIDER_HOSTS
+
+    @property
+    def asked_books(self) -> tuple[str, ...]:
+        """The bookmakers asked for, by the keys under which their quotes are kept; empty for every book."""
+        return tuple(canonical_book(book) or book for book in self.odds_api_bookmakers)
 
     @property
     def polls(self) -> bool:

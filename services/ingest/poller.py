@@ -148,7 +148,7 @@ class Poller:
             sport_key=sport_key,
             observed_at=observed_at,
             expected_interval_seconds=self._config.odds_api_poll_interval_seconds,
-            asked=Coverage(markets, self._config.odds_api_bookmakers),
+            asked=Coverage(markets, self._config.asked_books),
             seen=Seen() if seen is None else seen,
         )
 

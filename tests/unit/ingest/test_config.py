@@ -60,6 +60,10 @@ def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(Config).odds_api_sports == ("basketball_nba", "basketball_wnba")
 
 
+def test_a_renamed_bookmaker_is_missed_under_its_present_key() -> None:
+    assert Config(odds_api_bookmakers=("pinnacle", "barstool")).asked_books == ("pinnacle", "espnbet")
+
+
 def test_a_setting_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ODDS_API_POLL_INTERVALL_SECONDS", "5")
     with pytest.raises(ConfigurationError, match="ODDS_API_POLL_INTERVALL_SECONDS"):
