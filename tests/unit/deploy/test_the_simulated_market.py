@@ -75,7 +75,7 @@ def test_within_two_hours_a_game_starts_one_opens_one_start_moves_and_a_book_van
 
 def test_a_total_is_sometimes_typed_as_three() -> None:
     market = Market(1, OPENED_AT)
-    boards = [market.board(OPENED_AT + minutes(5 * n)) for n in range(12 * 24)]
+    boards = [market.board(OPENED_AT + minutes(10 * n)) for n in range(6 * 18)]
 
     assert any(quote.line == TYPED_TOTAL for board in boards for quote in quotes(board).values())
 
