@@ -12,6 +12,7 @@ from stratum.common.v1.market_pb2 import BookQuote, Coverage, EventHeader, Marke
 from stratum.consensus.v1 import market_pb2 as consensus
 from stratum.consensus.v1.events_pb2 import MarketsUpdated
 
+from services.shared.bus import MARKETS, Bus, Outgoing
 from services.shared.clock import utc_now
 from services.shared.database import Database
 from services.signals import model, store, wire
@@ -31,6 +32,7 @@ from services.signals.model import (
     Tier,
     TimeBucket,
 )
+from services.signals.testing import Board, a_board, minutes
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 CONFIGURATION = '{"rules_version": "v1"}'
@@ -123,6 +125,31 @@ async def hold_back(database: Database, spans: Sequence[SuppressionRow]) -> None
     """Keeps the spans in one transaction, as the stage does."""
     async with database.begin() as connection:
         await store.write_suppressions(connection, spans)
+
+
+def a_busy_evening() -> list[Board]:
+    """Five books that move together, one that stays, and a reversal."""
+    books = ("draftkings", "betmgm", "fanduel", "caesars", "pinnacle", "betrivers")
+    opening: dict[str, Any] = dict.fromkeys(books, -5.5)
+    boards = [a_board(**opening)]
+    for polls, line in ((12, -6.5), (12, -7.5), (12, -5.5)):
+        for _ in range(polls):
+            boards.append(boards[-1].later(minutes(1)))
+        together: dict[str, Any] = dict.fromkeys(books[:4], line)
+        boards.append(boards[-1].later(minutes(1), **together))
+        boards.append(boards[-1].later(minutes(1), pinnacle=line))
+    return boards
+
+
+async def send(bus: Bus, observations: Sequence[Observation]) -> None:
+    """Puts the updates on the bus, as consensus does."""
+    await bus.publish(
+        MARKETS,
+        [
+            Outgoing(seen.event_id, f"{seen.event_id}:{revision}", market_update(seen, revision).SerializeToString())
+            for revision, seen in enumerate(observations, start=1)
+        ],
+    )
 
 
 def market_update(seen: Observation, revision: int) -> MarketsUpdated:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -13,39 +13,15 @@ from sqlalchemy import select
 from stratum.signals.v1.events_pb2 import SignalDetected
 from stratum.signals.v1.signal_pb2 import Signal
 
-from services.shared.bus import MARKETS, SIGNALS, Bus, Outgoing
+from services.shared.bus import MARKETS, SIGNALS, Bus
 from services.shared.database import Database
 from services.shared.stage import Stage
 from services.shared.testing import eventually, stored
 from services.signals import render, store, wire
 from services.signals.events import SignalEvents
-from services.signals.feed_testing import market_update
-from services.signals.model import Observation
+from services.signals.feed_testing import a_busy_evening, send
 from services.signals.rules import RuleSettings
-from services.signals.testing import Board, a_board, minutes, tell
-
-
-def a_busy_evening() -> list[Board]:
-    """Five books that move together, one that stays, and a reversal."""
-    books = ("draftkings", "betmgm", "fanduel", "caesars", "pinnacle", "betrivers")
-    boards = [a_board(**dict.fromkeys(books, -5.5))]
-    for polls, line in ((12, -6.5), (12, -7.5), (12, -5.5)):
-        for _ in range(polls):
-            boards.append(boards[-1].later(minutes(1)))
-        boards.append(boards[-1].later(minutes(1), **dict.fromkeys(books[:4], line)))
-        boards.append(boards[-1].later(minutes(1), pinnacle=line))
-    return boards
-
-
-async def send(bus: Bus, observations: Sequence[Observation]) -> None:
-    """Puts the updates on the bus, as consensus does."""
-    await bus.publish(
-        MARKETS,
-        [
-            Outgoing(seen.event_id, f"{seen.event_id}:{revision}", market_update(seen, revision).SerializeToString())
-            for revision, seen in enumerate(observations, start=1)
-        ],
-    )
+from services.signals.testing import tell
 
 
 @asynccontextmanager
