@@ -243,14 +243,14 @@ class _Reader:
             home_team=home,
             away_team=away,
             commence_time=self._time(item.get("commence_time")),
-            quotes=self._quotes(books, _Sides(home, away)),
+            quotes=self._quotes(books, _Names(home, away)),
         )
 
-    def _quotes(self, books: Sequence[object], sides: _Sides) -> tuple[Quote, ...]:
+    def _quotes(self, books: Sequence[object], names: _Names) -> tuple[Quote, ...]:
         named = {book["key"] for book in books if _is_object(book) and _is_key(book.get("key"))}
         copies: dict[tuple[str, str, str], list[Quote]] = {}
         for book in books:
-            for quote in self._book(book, named, sides):
+            for quote in self._book(book, named, names):
                 copies.setdefault(quote.key, []).append(quote)
         quotes = []
         for key in sorted(copies):
@@ -262,7 +262,7 @@ class _Reader:
                 quotes.append(first)
         return tuple(quotes)
 
-    def _book(self, book: object, named: set[str], sides: _Sides) -> Iterator[Quote]:
+    def _book(self, book: object, named: set[str], names: _Names) -> Iterator[Quote]:
         if not _is_object(book) or not _is_key(book.get("key")) or not _is_list(book.get("markets")):
             self._reject(Rejection.MALFORMED, book)
             return
@@ -281,10 +281,10 @@ class _Reader:
             return
         link = _link(book.get("link"))
         for market in book["markets"]:
-            yield from self._market(key, market, book.get("last_update"), link, sides)
+            yield from self._market(key, market, book.get("last_update"), link, names)
 
     def _market(
-        self, book: str, market: object, book_update: object, book_link: str | None, sides: _Sides
+        self, book: str, market: object, book_update: object, book_link: str | None, names: _Names
     ) -> Iterator[Quote]:
         if not _is_object(market) or not _is_key(market.get("key")) or not _is_list(market.get("outcomes")):
             self._reject(Rejection.MALFORMED, market)
@@ -309,25 +309,24 @@ class _Reader:
         last_update = self._time(book_update if given_update is None else given_update, optional=True)
         link = _link(market.get("link")) or book_link
         for player in sorted(by_player):
-            sided = self._sides(by_player[player], kind, sides, link)
+            sided = self._sides(by_player[player], kind, names, link)
             if sided is not None:
                 line, outcomes = sided
                 yield Quote(book, key, player, line, outcomes, last_update)
 
     def _sides(
-        self, given: Sequence[Mapping[str, Any]], kind: MarketKind, sides: _Sides, link: str | None
+        self, given: Sequence[Mapping[str, Any]], kind: MarketKind, names: _Names, link: str | None
     ) -> tuple[float | None, tuple[OutcomeQuote, ...]] | None:
         """The line and sides of one quote, or None when any of them is wrong: half a market has no fair price."""
-        read = [(outcome, self._side(outcome, kind, sides, link)) for outcome in given]
-        good = [side for _, side in read if side is not None]
-        names = [quote.outcome for quote, _ in good]
-        if len(set(names)) < len(names):
+        good = [side for outcome in given if (side := self._side(outcome, kind, names, link)) is not None]
+        by_name = {quote.outcome: quote for quote, _ in good}
+        if len(by_name) < len(good):
             lines = {point for _, point in good if point is not None}
             several = len(lines) > (2 if kind is MarketKind.SPREAD else 1)
             self._rejected[Rejection.ALTERNATE_LINE if several else Rejection.DUPLICATE_OUTCOME] += len(good)
             return None
         first, second = ("over", "under") if kind is MarketKind.TOTAL else ("home", "away")
-        if len(good) < len(read) or not {first, second} <= set(names):
+        if len(good) < len(given) or first not in by_name or second not in by_name:
             self._rejected[Rejection.ONE_SIDED] += len(good)
             return None
         points = {quote.outcome: point for quote, point in good}
@@ -335,15 +334,14 @@ class _Reader:
         if points[second] != (-line if line is not None and kind is MarketKind.SPREAD else line):
             self._rejected[Rejection.NOT_MIRRORED] += len(good)
             return None
-        by_name = {quote.outcome: quote for quote, _ in good}
         order = (first, second, "draw") if "draw" in by_name else (first, second)
         return line, tuple(by_name[name] for name in order)
 
     def _side(
-        self, outcome: Mapping[str, Any], kind: MarketKind, sides: _Sides, link: str | None
+        self, outcome: Mapping[str, Any], kind: MarketKind, names: _Names, link: str | None
     ) -> tuple[OutcomeQuote, float | None] | None:
         """One side and its point, or None, counted."""
-        name = sides.name(outcome.get("name"), kind)
+        name = names.name(outcome.get("name"), kind)
         if name is None:
             self._rejected[Rejection.UNKNOWN_OUTCOME] += 1
             return None
@@ -392,7 +390,7 @@ class _Reader:
         return moment
 
 
-class _Sides:
+class _Names:
     """Which side an outcome's name means: the teams of the event, and the words every market shares."""
 
     def __init__(self, home: str, away: str) -> None:
