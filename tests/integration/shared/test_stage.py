@@ -531,7 +531,7 @@ class MinedBus:
 POINTS = [
     *[("step", passes) for passes in (1, 30, 99)],
     *[("before write", 1), ("before write", 3), ("after write", 1), ("after write", 3)],
-    *[(point, passes) for point in ("before commit", "after commit") for passes in range(1, 12)],
+    *[(point, passes) for point in ("before commit", "after commit") for passes in range(1, 9)],
     *[(point, passes) for point in ("before publish", "in publish", "after publish") for passes in (1, 2, 5)],
 ]
 

@@ -38,6 +38,7 @@ async def test_a_task_that_has_failed_keeps_its_error_to_itself():
         raise ZeroDivisionError
 
     task = asyncio.create_task(fails())
+    await asyncio.wait([task])
     await end_tasks([task])
     assert isinstance(task.exception(), ZeroDivisionError)
 
