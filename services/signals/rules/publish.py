@@ -125,12 +125,15 @@ def _is_cooling(market: MarketState, candidate: Candidate, moment: Moment) -> bo
         SignalType.MULTIBOOK_SYNC: moment.settings.sync_cooldown_seconds,
         SignalType.STEAM: moment.settings.steam_cooldown_seconds,
     }.get(candidate.signal_type)
-    return cooldown is not None and any(
-        one.signal_type == candidate.signal_type
-        and one.direction == candidate.direction
-        and (moment.now - one.published_at).total_seconds() < cooldown
-        for one in market.last_said
-    )
+    if cooldown is None or candidate.movers is None:
+        return False
+    name = (candidate.signal_type, candidate.direction)
+    said = next((one.published_at for one in market.last_said if (one.signal_type, one.direction) == name), None)
+    if said is None:
+        return False
+    # Windows that a profile has stretched beyond the cooldown could tell the same changes twice.
+    news = any(book.seen_at is not None and book.seen_at > said for book in candidate.movers.books)
+    return not news or (moment.now - said).total_seconds() < cooldown
 
 
 @dataclass(frozen=True, slots=True)

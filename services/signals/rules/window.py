@@ -60,6 +60,8 @@ class OwnChange:
     delta: float
     changed_after: datetime | None
     changed_by: datetime | None
+    #: The observation that first saw the last of the changes.
+    seen_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +267,7 @@ def _own_change(
     from_value, to_value = value_of(kind, start.quote), value_of(kind, end.quote)
     if from_value is None or to_value is None:
         return None, False
-    changed_after = changed_by = None
+    changed_after = changed_by = seen_at = None
     counts = True
     if end is not start:
         for before, after in zip(book.stands, book.stands[1:], strict=False):
@@ -275,6 +277,7 @@ def _own_change(
             earliest = quote.changed_after or quote.previous_seen_at or before.since
             changed_by = quote.changed_by or quote.observed_at
             changed_after = changed_after or earliest
+            seen_at = after.since
             old_seen_at = quote.previous_seen_at
             seen_outside = old_seen_at is not None and old_seen_at < window.start
             counts = counts and not seen_outside and changed_by - earliest <= longest
@@ -288,6 +291,7 @@ def _own_change(
         delta=canonical(to_value - from_value),
         changed_after=changed_after,
         changed_by=changed_by,
+        seen_at=seen_at,
     )
     return change, counts
 

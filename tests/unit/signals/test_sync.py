@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.signals.model import Direction, SignalType
+from services.signals.rules import RuleSettings
 from services.signals.testing import H2H, Board, Told, a_board, minutes, seconds, steady, tell
 
 EIGHT = ("bet365", "betmgm", "bovada", "caesars", "draftkings", "espnbet", "fanduel", "pinnacle")
@@ -110,3 +111,15 @@ def test_a_feed_of_which_one_book_moved_has_moved() -> None:
     after = boards[-1].later(minutes(1), lowvig=-6.5, betmgm=-6.5, caesars=-6.5)
 
     assert syncs([*boards, after]) == [Direction.TOWARD_HOME]
+
+
+def test_a_stretched_window_does_not_tell_the_same_changes_twice() -> None:
+    """At five minutes' cadence a window holds two polls and outlasts the cooldown."""
+    every = minutes(5)
+    boards = steady(a_board(every=every, **dict.fromkeys(EIGHT, -5.5)), 4, every)
+    boards.append(boards[-1].later(every, betmgm=-6.5, caesars=-6.5, fanduel=-6.5))
+    boards.append(boards[-1].later(every))
+    told = tell(boards, RuleSettings(profile="sampled-5m"))
+
+    assert len(told.of(SignalType.MULTIBOOK_SYNC)) == 1
+    assert told.reasons(SignalType.MULTIBOOK_SYNC) == ["cooldown"]
