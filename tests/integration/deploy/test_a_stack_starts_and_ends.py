@@ -1,0 +1,104 @@
+"""`up`, `status`, `down` and `demo`: a second start harms nothing, and nothing is left running."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.home import Home, Living
+
+STRATUM = [sys.executable, "-m", "deploy.cli"]
+#: A slow machine that does other things as well.
+DEADLINE_SECONDS = 180.0
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """A folder that the database's user may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="stratum-test-"))
+    folder.chmod(0o711)
+    yield Home(folder)
+    subprocess.run(
+        [*STRATUM, "down", "--home", str(folder)], check=False, timeout=DEADLINE_SECONDS, capture_output=True
+    )
+    shutil.rmtree(folder)
+
+
+def stratum(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*STRATUM, *arguments], check=False, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+
+
+def everybody(living: Living) -> list[psutil.Process]:
+    process = psutil.Process(living.pid)
+    return [process, *process.children(recursive=True)]
+
+
+def test_a_stack_comes_up_once_is_looked_at_and_goes_down_whole(home: Home) -> None:
+    folder = str(home.folder)
+
+    started = stratum("up", "--home", folder)
+    living = home.living()
+
+    assert started.returncode == 0, started.stdout + started.stderr
+    assert living is not None
+    with urllib.request.urlopen(f"http://127.0.0.1:{living.ports.gateway}/api/v1/intel/signals", timeout=30) as answer:
+        assert answer.status == 200
+    processes = everybody(living)
+    assert set(living.processes) == {"postgres", "nats", "ingest", "consensus", "signals", "gateway"}
+    assert (home.secrets / "passwords.json").stat().st_mode & 0o077 == 0
+
+    again = stratum("up", "--home", folder)
+    assert again.returncode == 0
+    assert "nothing was changed" in again.stdout
+    assert home.living() == living
+
+    looked = stratum("status", "--home", folder)
+    assert looked.returncode == 0
+    assert "ready" in looked.stdout
+
+    logged = stratum("logs", "ingest", "--home", folder)
+    assert "serving" in logged.stdout
+
+    migrated = stratum("schema", "--upgrade", "--home", folder)
+    assert migrated.returncode == 0, migrated.stdout + migrated.stderr
+
+    stopped = stratum("down", "--home", folder)
+    assert stopped.returncode == 0
+    assert not [process for process in processes if process.is_running() and process.status() != "zombie"]
+    assert stratum("status", "--home", folder).returncode == 3
+
+
+def test_when_the_supervisor_is_killed_its_children_end_too(home: Home) -> None:
+    assert stratum("up", "--home", str(home.folder)).returncode == 0
+    living = home.living()
+    assert living is not None
+    processes = everybody(living)
+
+    processes[0].kill()
+
+    _, alive = psutil.wait_procs(processes[1:], timeout=60)
+    assert alive == []
+    assert home.living() is None
+
+
+def test_ctrl_c_ends_the_demo_with_a_sentence_and_everything_with_it() -> None:
+    demo = subprocess.Popen([*STRATUM, "demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert demo.stdout is not None
+    with demo.stdout as output:
+        begun = next((line for line in output if "Signals:" in line), None)
+        assert begun is not None, "the demo ended before it showed anything"
+        processes = psutil.Process(demo.pid).children(recursive=True)
+
+        demo.send_signal(signal.SIGINT)
+
+        assert "nothing is left running" in output.read()
+    assert demo.wait(DEADLINE_SECONDS) == 130
+    assert len(processes) >= 6
+    assert not [process for process in processes if process.is_running()]
