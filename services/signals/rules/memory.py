@@ -39,9 +39,12 @@ def remember(
     in_play = observation.commence_time is not None and now >= observation.commence_time
     before = () if state is None else state.sights
     sight = Sight(now, observation.expected_interval_seconds, observation.asked)
-    sights = _sights(before, sight, now - timedelta(seconds=settings.window_start_share * _memory_seconds(settings)))
+    longest = timedelta(seconds=settings.window_start_share * settings.longest_window_seconds())
+    sights = _sights(before, sight, now - longest)
     pregame_since = None if in_play else now if state is None or state.pregame_since is None else state.pregame_since
-    markets, changed = _markets(() if state is None else state.markets, observation, sights[0].observed_at)
+    cooled_by = now - timedelta(seconds=settings.longest_cooldown_seconds())
+    known = () if state is None else state.markets
+    markets, changed = _markets(known, observation, sights[0].observed_at, cooled_by)
     capped: tuple[CappedSignal, ...] = () if state is None else state.capped
     if capped:
         capped = tuple(one for one in capped if now - one.published_at < timedelta(minutes=settings.cap_minutes))
@@ -59,10 +62,6 @@ def remember(
     return remembered, changed
 
 
-def _memory_seconds(settings: RuleSettings) -> float:
-    return settings.longest_window_seconds()
-
-
 def _sights(before: tuple[Sight, ...], sight: Sight, horizon: datetime) -> tuple[Sight, ...]:
     """The observations that a window may start at: all since the horizon, and of each coverage the newest before it."""
     if len(before) < 2 or before[1].observed_at > horizon:
@@ -78,7 +77,7 @@ def _sights(before: tuple[Sight, ...], sight: Sight, horizon: datetime) -> tuple
 
 
 def _markets(
-    before: tuple[MarketState, ...], observation: Observation, horizon: datetime
+    before: tuple[MarketState, ...], observation: Observation, horizon: datetime, cooled_by: datetime
 ) -> tuple[tuple[MarketState, ...], frozenset[MarketKey]]:
     now = observation.observed_at
     views: dict[MarketKey, MarketView | None] = {view.key: view for view in observation.markets}
@@ -95,7 +94,7 @@ def _markets(
             continue
         known[key] = _updated(market or _new_market(key), view, now, horizon)
         changed.add(key)
-    forgotten = [key for key, market in known.items() if _is_gone(market) and _is_past(market, now, horizon)]
+    forgotten = [key for key, market in known.items() if _is_gone(market) and _is_past(market, horizon, cooled_by)]
     if not changed and not forgotten:
         return before, frozenset()
     for key in forgotten:
@@ -122,14 +121,14 @@ def _is_gone(market: MarketState) -> bool:
     return all(book.view is None for book in market.books)
 
 
-def _is_past(market: MarketState, now: datetime, horizon: datetime) -> bool:
+def _is_past(market: MarketState, horizon: datetime, cooled_by: datetime) -> bool:
     """Whether a market that is gone left nothing that a window or a cooldown could still ask for."""
     said = [*(one.published_at for one in market.last_said), *(one.ended_at for one in market.episode_ends)]
     return (
         not market.held_back
         and not market.episodes
         and all(stand.until is not None and stand.until <= horizon for book in market.books for stand in book.stands)
-        and all(now - moment > timedelta(hours=1) for moment in said)
+        and all(moment <= cooled_by for moment in said)
     )
 
 

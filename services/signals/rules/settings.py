@@ -107,6 +107,10 @@ class RuleSettings:
             )
         )
 
+    def longest_cooldown_seconds(self) -> float:
+        """How long what was said of a market must be remembered after the market has gone."""
+        return max(self.sync_cooldown_seconds, self.steam_cooldown_seconds, self.dislocation_cooldown_seconds)
+
     def move_threshold(self, kind: MarketKind) -> float:
         """MOVE's threshold, by which SYNC and STEAM are scored too."""
         return {

@@ -226,3 +226,13 @@ def test_an_unchanged_observation_costs_a_small_part_of_a_changed_one() -> None:
     busy_seconds = min(timeit.repeat(lambda: observe(state, busy, configuration), number=50, repeat=5))
 
     assert calm_seconds < 0.25 * busy_seconds
+
+
+def test_a_market_that_is_gone_is_forgotten_when_nothing_can_ask_for_it_any_more() -> None:
+    boards = steady(a_board(**dict.fromkeys(BOOKS, -5.5)).with_market(TOTALS, **dict.fromkeys(BOOKS, 220.0)), 16)
+    gone = boards[-1].later(minutes(1), **dict.fromkeys(BOOKS, None))
+    soon = tell([*boards, gone])
+    later = tell([*boards, gone, *steady(gone.later(minutes(1)), 20)])
+
+    assert [market.key for market in soon.state.markets] == [SPREADS, TOTALS]
+    assert [market.key for market in later.state.markets] == [TOTALS]
