@@ -43,6 +43,8 @@ from services.shared.logging import configure_logging
 
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
+#: How a program ends that Ctrl-C has ended.
+INTERRUPTED = 130
 DEFAULT_HOME = Path(".stratum")
 
 Result = TypeVar("Result")
@@ -383,15 +385,21 @@ def _temporary_home(purpose: str) -> Iterator[Home]:
     """A folder for one run, removed when it went well and kept, with its logs, when it did not."""
     folder = Path(tempfile.mkdtemp(prefix=f"stratum-{purpose}-"))
     folder.chmod(0o711)  # the database may run as another user, who has to get to its own folder inside
+    went_well = False
     try:
         yield Home(folder)
+        went_well = True
     except typer.Exit as leaving:
-        if leaving.exit_code in (0, 130):
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            errors.print(f"Logs were kept in {folder / 'logs'}")
+        went_well = leaving.exit_code == INTERRUPTED
         raise
-    shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        if went_well or not (folder / "logs").is_dir():
+            # A second Ctrl-C must not leave half a folder behind.
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+            shutil.rmtree(folder, ignore_errors=True)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+        else:
+            errors.print(f"Logs were kept in {folder / 'logs'}", soft_wrap=True)
 
 
 @contextmanager
@@ -471,7 +479,7 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run(_interruptible(work))
     except asyncio.CancelledError:
         console.print("Stopped; nothing is left running.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     except OccupiedError as error:
         _refuse(f"{error}. Stop it with `stratum down`, or choose another --home.")
     except (StackFailedError, ReplayFailedError) as error:

@@ -64,7 +64,7 @@ def shown(signal: Signal) -> Text:
     """A signal in two lines: what happened, and why it was said."""
     tier = signal["tier"]
     style = TIER_STYLES.get(tier, "")
-    at = datetime.fromisoformat(signal["observed_at"]).strftime("%H:%M:%S")
+    at = datetime.fromisoformat(signal["observed_at"]).strftime("%m-%d %H:%M:%S")
     text = Text()
     text.append(f"{at} ", "dim")
     text.append(f"{signal['signal_type'].replace('MULTIBOOK_', ''):<12}", style)
@@ -72,7 +72,7 @@ def shown(signal: Signal) -> Text:
     text.append(f"{signal['away_team']} at {signal['home_team']}", "bold")
     text.append(f"  {signal['market']} {_value(signal, 'from_value')} → {_value(signal, 'to_value')}", style)
     text.append(f"  {signal['direction'].lower().replace('_', ' ')}\n")
-    text.append("         " + "; ".join(_reasons(signal)), "dim")
+    text.append(" " * 15 + "; ".join(_reasons(signal)), "dim")
     return text
 
 

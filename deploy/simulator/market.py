@@ -6,8 +6,9 @@ Each game is drawn once, whole, from the seed and its number:
 * **Slate.** A game starts every 45 minutes; about twelve wait for their start and three are being played. Starts move:
   some by a delay known half an hour ahead, some by a few minutes at the last moment.
 * **Latent means.** The expected home margin and the expected total each walk in steps. Most steps are *drift*, small,
-  followed by each book when it gets round to it. Some are *news*, larger: the whole market follows within minutes. The
-  nearer the start the more of both. After the start every possession is a step.
+  followed by each book when it gets round to it. Some are *news*, larger: the whole market follows, within minutes when
+  it is loud, within a quarter of an hour when it is not. The nearer the start the more of both. After the start every
+  possession is a step.
 * **Books.** Each follows a step after its own delay (books of one feed after the same), sometimes sleeps through one
   for a long while, holds a shade of its own, and keeps its line until its price would be too far from even.
 * **What goes wrong.** Outages of a book, a market taken down while news arrives, a total typed as 3.0, a stale book.
@@ -50,6 +51,8 @@ LISTED_BEFORE = timedelta(hours=9)
 DURATION = timedelta(minutes=140)
 FIRST_START = timedelta(minutes=14)
 
+#: Most news is noticed slowly: it takes the market a quarter of an hour, not two minutes.
+SLOW_PACE = 8.0
 #: Games that get news within the first quarter of an hour, so that nobody watches a market asleep.
 OPENING_NEWS = (2, 4)
 
@@ -72,7 +75,8 @@ class Step:
 
     at: float
     mean: float
-    news: bool
+    #: How slowly news spreads: a book's own reaction times this. 0 is drift, which each follows when it gets round to it.
+    pace: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,19 +334,20 @@ def _walk(
     while at < begins:
         at += random.expovariate(steps_an_hour((begins - at) / 3600.0) / 3600.0)
         times.append(at)
-    steps = [Step(0.0, mean, news=False)]
+    steps = [Step(0.0, mean, pace=0.0)]
     for at in sorted([*times, expected_news]):
         if not 0.0 < at < begins:
             continue
-        news = random.random() < 0.55 or at == expected_news
-        size = 0.55 + random.expovariate(2.5) if news else random.uniform(0.15, 0.5)
+        loud = random.random() < 0.2 or at == expected_news
+        pace = 1.0 if loud else SLOW_PACE if random.random() < 0.5 else 0.0
+        size = 0.55 + random.expovariate(2.5) if pace else random.uniform(0.15, 0.5)
         mean += scale * size * random.choice((-1.0, 1.0))
-        steps.append(Step(at, mean, news))
+        steps.append(Step(at, mean, pace))
     at = begins
     while at < ends:
         at += random.uniform(20.0, 60.0)
         mean += random.gauss(0.0, 1.3 * scale)
-        steps.append(Step(at, mean, news=True))
+        steps.append(Step(at, mean, pace=1.0))
     return tuple(steps)
 
 
@@ -354,8 +359,8 @@ def _followed(random: Random, book: BookProfile, path: tuple[Step, ...], begins:
             delay = 0.0
         elif step.at >= begins:
             delay = random.uniform(2.0, 20.0)
-        elif step.news:
-            delay = book.reaction * math.exp(random.gauss(0.0, 0.45))
+        elif step.pace:
+            delay = book.reaction * step.pace * math.exp(random.gauss(0.0, 0.45))
         else:
             delay = random.uniform(30.0, 1500.0)
         if 0.0 < step.at < begins and random.random() < book.sleeps_through:
@@ -366,7 +371,7 @@ def _followed(random: Random, book: BookProfile, path: tuple[Step, ...], begins:
     for at, index in sorted(arrivals):
         if index > newest:
             newest = index
-            followed.append(Step(at, path[index].mean, path[index].news))
+            followed.append(Step(at, path[index].mean, path[index].pace))
     return tuple(followed)
 
 
@@ -386,7 +391,7 @@ def _timeline(random: Random, book: BookProfile, feed: _Feed, begins: float, end
     closed = []
     for market, path in zip(MARKETS, (feed.margin, feed.margin, feed.total), strict=True):
         for step in path:
-            if step.news and random.random() < (0.06 if step.at < begins else 0.25):
+            if step.pace == 1.0 and random.random() < (0.06 if step.at < begins else 0.25):
                 closed.append((market, _Interval(step.at - 45.0, step.at + random.uniform(20.0, 120.0))))  # noqa: PERF401 - the draws' order reads best as a loop
     typo: tuple[_Interval, ...] = ()
     if random.random() < 0.02 * max(1.0, days):
