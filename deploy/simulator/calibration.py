@@ -69,7 +69,7 @@ RECORDED: Mapping[str, Figures] = {
     ),
 }
 #: Hours of the simulated market that are looked at beside each recording: enough to settle, quick enough to wait for.
-HOURS = {"wnba_15m": 18.0, "nba_2h": 36.0}
+HOURS = {"wnba_15m": 12.0, "nba_2h": 24.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class Step:
 
     at: float
     mean: float
-    #: How slowly news spreads: a book's own reaction times this. 0 is drift, which each follows when it gets round to it.
+    #: How slowly news spreads: a book's own reaction time is multiplied by it. 0 is drift.
     pace: float
 
 
