@@ -4,10 +4,10 @@ market updates as consensus would send them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec.structs import replace
 from stratum.common.v1.market_pb2 import BookQuote, Coverage, EventHeader, MarketKey, Outcome, OutcomePrice
 from stratum.consensus.v1 import market_pb2 as consensus
 from stratum.consensus.v1.events_pb2 import MarketsUpdated

@@ -8,9 +8,18 @@ so that they survive being written to the database and read back unchanged.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+import msgspec
+
+
+class Value(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A frozen value that is made, compared and written down by C code: an observation holds hundreds of them.
+
+    Written down, its fields have no names, only their order, so new ones go to the end and have a default. No value
+    refers back to one that holds it, so the garbage collector need not look at any.
+    """
 
 
 class SignalType(StrEnum):
@@ -73,24 +82,21 @@ class Reason(StrEnum):
 # What an observation says.
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class MarketKey:
+class MarketKey(Value, frozen=True, order=True):
     """Names a market inside an event; `player` is empty except for props."""
 
     market: str
     player: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(Value, frozen=True):
     """What a poll asked for. An empty tuple means all there are."""
 
     markets: tuple[str, ...] = ()
     books: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(Value, frozen=True):
     """One book's value in a market: it stays the same quote until a price or the line changes."""
 
     line: float | None
@@ -114,8 +120,7 @@ class Quote:
     snapshot_ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class OthersView:
+class OthersView(Value, frozen=True):
     """The books outside a book's cluster, as a market of their own."""
 
     clusters: int
@@ -125,8 +130,7 @@ class OthersView:
     consensus_line: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BookView:
+class BookView(Value, frozen=True):
     """One book in a market, and how it stands against the books outside its cluster."""
 
     book: str
@@ -142,8 +146,7 @@ class BookView:
     limit_other: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ConsensusView:
+class ConsensusView(Value, frozen=True):
     """What the market as a whole thinks; numbers are None with too few books."""
 
     consensus_line: float | None = None
@@ -158,8 +161,7 @@ class ConsensusView:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class MarketView:
+class MarketView(Value, frozen=True):
     """A market whole: the consensus, and every book that quotes it."""
 
     key: MarketKey
@@ -167,8 +169,7 @@ class MarketView:
     books: tuple[BookView, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Value, frozen=True):
     """One event as one successful poll saw it. `markets` are the changed ones, whole; in a keyframe, all there are."""
 
     event_id: str
@@ -190,8 +191,7 @@ class Observation:
 # What is remembered of an event.
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
+class Sight(Value, frozen=True):
     """That the event was observed: when, at which interval, and what was asked for."""
 
     observed_at: datetime
@@ -199,8 +199,7 @@ class Sight:
     asked: Coverage
 
 
-@dataclass(frozen=True, slots=True)
-class Stand:
+class Stand(Value, frozen=True):
     """A book's quote from the observation `since` which it stood to the one that found it replaced or gone."""
 
     since: datetime
@@ -209,8 +208,7 @@ class Stand:
     excluded: str
 
 
-@dataclass(frozen=True, slots=True)
-class BookState:
+class BookState(Value, frozen=True):
     """What a book said within the longest window, oldest first, and its newest view: None while it is gone."""
 
     book: str
@@ -219,16 +217,14 @@ class BookState:
     view: BookView | None
 
 
-@dataclass(frozen=True, slots=True)
-class PriceStand:
+class PriceStand(Value, frozen=True):
     """The consensus price since an observation."""
 
     since: datetime
     consensus_price: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Episode:
+class Episode(Value, frozen=True):
     """A cluster that stands apart on one side of the market, from the first observation at the threshold."""
 
     cluster: str
@@ -240,8 +236,7 @@ class Episode:
     told_multiple: int
 
 
-@dataclass(frozen=True, slots=True)
-class EpisodeEnd:
+class EpisodeEnd(Value, frozen=True):
     """When the last published episode of a cluster and side ended."""
 
     cluster: str
@@ -249,8 +244,7 @@ class EpisodeEnd:
     ended_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class LastSaid:
+class LastSaid(Value, frozen=True):
     """When a type of signal was last published in a market and direction."""
 
     signal_type: str
@@ -258,8 +252,7 @@ class LastSaid:
     published_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class HeldBack:
+class HeldBack(Value, frozen=True):
     """A span of consecutive observations at which the same thing was held back for the same reason."""
 
     signal_type: str
@@ -271,8 +264,7 @@ class HeldBack:
     last_seen_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class MarketState:
+class MarketState(Value, frozen=True):
     """What the rules need of a market's past. Tuples are ordered by name, histories by time."""
 
     key: MarketKey
@@ -289,16 +281,14 @@ class MarketState:
     held_back: tuple[HeldBack, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CappedSignal:
+class CappedSignal(Value, frozen=True):
     """A published signal of a type that has a cap."""
 
     signal_type: str
     published_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class EventState:
+class EventState(Value, frozen=True):
     """Everything that the rules need of the past of one event, bounded by the longest window and cap."""
 
     event_id: str
@@ -322,8 +312,7 @@ class EventState:
 # What is said about it.
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreComponent:
+class ScoreComponent(Value, frozen=True):
     """A named part of a score; `parts` add up to the strength, and only `strength` has them."""
 
     name: str
@@ -331,8 +320,7 @@ class ScoreComponent:
     parts: tuple[ScoreComponent, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BookMove:
+class BookMove(Value, frozen=True):
     """One book's own move, which happened within (changed_after, changed_by]."""
 
     book: str
@@ -343,8 +331,7 @@ class BookMove:
     changed_by: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class BookHolding:
+class BookHolding(Value, frozen=True):
     """A book that still offers the old number: `price` is that of the side named by the signal's direction."""
 
     book: str
@@ -359,8 +346,7 @@ class BookHolding:
     limit: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class ExplainedInput:
+class ExplainedInput(Value, frozen=True):
     """A quote that a signal was computed from; `role` is `from` or `to`, the end of the window."""
 
     snapshot_id: str
@@ -375,8 +361,7 @@ class ExplainedInput:
     last_update: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class DetectedSignal:
+class DetectedSignal(Value, frozen=True):
     """Something worth knowing, complete except for when it leaves us and where it stands in the feed.
 
     The fields are those of `stratum.signals.v1.Signal`; `inputs` and `steps` are what an explanation adds.
@@ -433,8 +418,7 @@ class DetectedSignal:
     steps: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class OldNumber:
+class OldNumber(Value, frozen=True):
     """What of a signal says which number is old: enough to ask who still offers it."""
 
     market: str
@@ -446,8 +430,7 @@ class OldNumber:
     book: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class SuppressionRow:
+class SuppressionRow(Value, frozen=True):
     """A span at which something was held back, as of its newest observation.
 
     A later row with the same event, market, player, type, direction, book, reason and `first_seen_at` replaces it.

@@ -126,13 +126,15 @@ class Board:
         return replace(
             self,
             commence_time=commence_time,
-            observation=replace(self.observation, commence_time=commence_time),
+            observation=msgspec.structs.replace(self.observation, commence_time=commence_time),
         )
 
     def as_keyframe(self) -> Board:
         """The same poll, told as a keyframe."""
         markets = tuple(view for _, view in sorted(self._views.items()))
-        return replace(self, observation=replace(self.observation, keyframe=True, markets=markets, removed=()))
+        return replace(
+            self, observation=msgspec.structs.replace(self.observation, keyframe=True, markets=markets, removed=())
+        )
 
     def next(self, observed_at: datetime, offers: Offers) -> Board:
         """The poll at which exactly these offers stand."""
@@ -167,7 +169,7 @@ class Board:
         read_at = now - READING_LAG if self.reads else None
         before = self._sightings.get(name)
         if before is not None and before.present and before.offer == offer:
-            quote = replace(before.quote, last_update=read_at)
+            quote = msgspec.structs.replace(before.quote, last_update=read_at)
         else:
             quote = _quote(self.event_id, self.sport_key, key, book, offer, now, read_at, before)
         return _Sighting(offer, quote, now, read_at, present=True)
@@ -327,7 +329,8 @@ def _read_again(before: MarketView | None, books: Mapping[str, Quote]) -> Market
         book: quote.observed_at for book, quote in books.items()
     }:
         return None
-    return replace(before, books=tuple(replace(one, quote=books[one.book]) for one in before.books))
+    books_read = tuple(msgspec.structs.replace(one, quote=books[one.book]) for one in before.books)
+    return msgspec.structs.replace(before, books=books_read)
 
 
 def _view(sport_key: str, key: MarketKey, books: Mapping[str, Quote]) -> MarketView:
@@ -409,5 +412,7 @@ def _same(before: MarketView | None, after: MarketView) -> bool:
 
 
 def _without_readings(view: MarketView) -> MarketView:
-    books = tuple(replace(one, quote=replace(one.quote, last_update=None)) for one in view.books)
-    return replace(view, books=books)
+    unread = ((one, msgspec.structs.replace(one.quote, last_update=None)) for one in view.books)
+    return msgspec.structs.replace(
+        view, books=tuple(msgspec.structs.replace(one, quote=quote) for one, quote in unread)
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import msgspec
 from google.protobuf.message import DecodeError, Message
@@ -309,7 +310,12 @@ def dump_state(state: model.EventState | None) -> bytes:
 
 def moment(timestamp: Timestamp) -> datetime:
     """The time with its zone, to the microsecond."""
-    return EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)
+    return _moment(timestamp.seconds, timestamp.nanos)
+
+
+@lru_cache(maxsize=4096)  # the books of a message share a handful of times
+def _moment(seconds: int, nanos: int) -> datetime:
+    return EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
 
 
 def stamp(at: datetime | None) -> Timestamp | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from dataclasses import replace
 from types import ModuleType
+
+from msgspec.structs import replace
 
 from services.shared.odds import market_kind
 from services.signals.model import (

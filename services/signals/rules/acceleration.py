@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from services.shared.odds import MarketKind, canonical
 from services.signals.model import MarketState, Quote, Sight

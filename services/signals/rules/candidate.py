@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from services.signals.model import BookView, Direction, MarketKey, Reason, SignalType
+from services.signals.model import BookView, Direction, MarketKey, Reason, SignalType, Value
 from services.signals.rules.score import Strength
 from services.signals.rules.window import Movers, Panel
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Value, frozen=True):
     """A signal that its rule would publish; only cooldown and cap can still hold it back."""
 
     key: MarketKey
@@ -30,7 +28,7 @@ class Candidate:
     #: In points; in h2h, in probability.
     dispersion: float | None
     steps: tuple[str, ...]
-    meta: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, str] = {}
     # What a movement has.
     panel: Panel | None = None
     movers: Movers | None = None
@@ -59,8 +57,7 @@ class Candidate:
         return (-self.strength.points, relative, self.key, self.book, self.direction, self.signal_type)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Held:
+class Held(Value, frozen=True, order=True):
     """Something that met a trigger and was held back at this observation. `book` is empty except for DISLOCATION."""
 
     key: MarketKey
@@ -70,8 +67,7 @@ class Held:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Value, frozen=True):
     """What a rule says about one market at one observation."""
 
     candidates: tuple[Candidate, ...] = ()

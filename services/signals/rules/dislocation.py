@@ -13,10 +13,11 @@ back stays due while it is at the threshold.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+
+from msgspec.structs import replace
 
 from services.shared.odds import MarketKind, canonical, fair_line, probability_at
-from services.signals.model import BookView, Direction, Episode, EpisodeEnd, MarketState, Reason, SignalType
+from services.signals.model import BookView, Direction, Episode, EpisodeEnd, MarketState, Reason, SignalType, Value
 from services.signals.rules.candidate import Candidate, Held, Verdict
 from services.signals.rules.movement import clock, number
 from services.signals.rules.score import magnitude_part, others_agreement_part, others_part, strength
@@ -32,8 +33,7 @@ from services.signals.rules.window import (
 IMPLAUSIBLE = "implausible"
 
 
-@dataclass(frozen=True, slots=True)
-class Distance:
+class Distance(Value, frozen=True):
     """How far a book stands from the others on the common scale: in fair lines, or fair probabilities for h2h."""
 
     view: BookView

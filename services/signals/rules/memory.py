@@ -7,8 +7,9 @@ unchanged markets too, with fresher readings, and whether a message happens to b
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from services.shared.odds import MarketKind, market_kind
 from services.signals.model import (

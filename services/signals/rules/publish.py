@@ -8,8 +8,9 @@ signal is never withdrawn. Signals of one event, market, direction and completin
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from services.shared.identity import hashed_id, milliseconds
 from services.shared.odds import canonical, market_kind
@@ -28,6 +29,7 @@ from services.signals.model import (
     Reason,
     ScoreComponent,
     SignalType,
+    Value,
 )
 from services.signals.rules import dislocation
 from services.signals.rules.candidate import Candidate, Held
@@ -38,8 +40,7 @@ from services.signals.rules.settings import RULES_VERSION
 from services.signals.rules.window import NOT_IN_PANEL, Moment
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Value, frozen=True):
     """What of an observation's candidates is published, and what cooldown or cap holds back."""
 
     chosen: tuple[Candidate, ...]
@@ -136,8 +137,7 @@ def _is_cooling(market: MarketState, candidate: Candidate, moment: Moment) -> bo
     return not news or (moment.now - said).total_seconds() < cooldown
 
 
-@dataclass(frozen=True, slots=True)
-class Benchmark:
+class Benchmark(Value, frozen=True):
     """The market that a signal is told against: the consensus, or for a dislocation the others."""
 
     consensus_line: float | None

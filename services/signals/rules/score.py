@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from services.shared.odds import canonical
-from services.signals.model import ScoreComponent, ScoreSource, Tier, TimeBucket
+from services.signals.model import ScoreComponent, ScoreSource, Tier, TimeBucket, Value
 from services.signals.rules.settings import RuleSettings
 
 TIMING: Mapping[TimeBucket, float] = {
@@ -33,16 +32,14 @@ STRENGTH_CAPS: Mapping[str, int] = {"speed": 30, "books": 20, "key_mass": 10, "m
 SHOWN_PARTS = ("magnitude", "speed", "books", "key_mass")
 
 
-@dataclass(frozen=True, slots=True)
-class Strength:
+class Strength(Value, frozen=True):
     """A strength and the parts that add up to it."""
 
     points: int
     parts: tuple[ScoreComponent, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Composite:
+class Composite(Value, frozen=True):
     """A composite score and the parts that add up to it."""
 
     score: float

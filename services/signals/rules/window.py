@@ -9,19 +9,17 @@ with a change that is not known to within 1.1 windows leaves the panel. Whatever
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from services.shared.odds import MarketKind, canonical, median
-from services.signals.model import BookState, Coverage, Direction, MarketKey, MarketState, Quote, Sight, Stand
+from services.signals.model import BookState, Coverage, Direction, MarketKey, MarketState, Quote, Sight, Stand, Value
 from services.signals.rules.settings import RuleSettings
 
 #: Left out of a panel. A book on another line than the consensus (`other_line`) still moves against itself.
 NOT_IN_PANEL = frozenset({"implausible", "pre_tip_quote", "stale"})
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Value, frozen=True):
     """What every rule looks at besides the market: the event's observations up to now, and the configuration."""
 
     sport_key: str
@@ -36,8 +34,7 @@ class Moment:
         return self.sights[-1].observed_at
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Value, frozen=True):
     """A stretch of event time between two observations, and the length that the rule asked for."""
 
     start: datetime
@@ -47,8 +44,7 @@ class Window:
     stale: bool
 
 
-@dataclass(frozen=True, slots=True)
-class OwnChange:
+class OwnChange(Value, frozen=True):
     """One book against itself over a window. The interval spans all its changes; None when nothing changed."""
 
     book: str
@@ -64,8 +60,7 @@ class OwnChange:
     seen_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterChange:
+class ClusterChange(Value, frozen=True):
     """A cluster's one vote: medians over its members."""
 
     cluster: str
@@ -75,8 +70,7 @@ class ClusterChange:
     members: tuple[OwnChange, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
+class Panel(Value, frozen=True):
     """The clusters alive at both ends of a window, by name; `left` are books whose changes are too vague in time."""
 
     window: Window
@@ -104,8 +98,7 @@ class Panel:
         return canonical(median([cluster.own_change for cluster in self.clusters]))
 
 
-@dataclass(frozen=True, slots=True)
-class Movers:
+class Movers(Value, frozen=True):
     """Who moved one way in a panel, and how many clusters moved against it."""
 
     #: The clusters that moved, as their moved members alone make them.

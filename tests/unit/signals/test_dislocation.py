@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from services.signals.model import Coverage, DetectedSignal, Direction, SignalType
@@ -241,7 +242,7 @@ def test_the_tip_ends_every_episode() -> None:
 def test_polls_that_do_not_ask_for_the_market_neither_end_nor_complete_anything() -> None:
     first = replace(against_five(-4.5), asked=Coverage(("spreads",)))
     props = [
-        replace(one.observation, asked=Coverage(("player_points",)), markets=(), keyframe=False)
+        msgspec.structs.replace(one.observation, asked=Coverage(("player_points",)), markets=(), keyframe=False)
         for one in steady(first.later(seconds(20)), 1, seconds(20))
     ]
     told = tell([first, *props])

@@ -119,10 +119,11 @@ def test_the_mirrored_event_gives_the_mirrored_signals_and_no_others(boards: lis
 def test_permuting_books_and_markets_changes_nothing(boards: list[Board], rng: random.Random) -> None:
     def shuffled(observation: Observation) -> Observation:
         markets = [
-            replace(market, books=tuple(rng.sample(market.books, len(market.books)))) for market in observation.markets
+            msgspec.structs.replace(market, books=tuple(rng.sample(market.books, len(market.books))))
+            for market in observation.markets
         ]
         rng.shuffle(markets)
-        return replace(observation, markets=tuple(markets), removed=observation.removed[::-1])
+        return msgspec.structs.replace(observation, markets=tuple(markets), removed=observation.removed[::-1])
 
     there = tell(boards, QUICK)
     assert tell([shuffled(board.observation) for board in boards], QUICK) == there
