@@ -131,7 +131,7 @@ def _boards(state: EventState, seen: Observation) -> dict[MarketKey, dict[str, Q
     for key, book, last_update in seen.reads:
         quotes = board(key)
         if book in quotes:
-            quotes[book] = replace(quotes[book], last_update=last_update)
+            quotes[book] = quotes[book].read(last_update)
     return boards
 
 

@@ -45,7 +45,7 @@ class ConsensusFold:
             message, done.state.revision, done.keyframe, views, done.removed, self._rules.config_hash
         )
         current = [
-            CurrentMarket(message.event_id, message.sport_key, key, message.observed_at, view.SerializeToString())
+            CurrentMarket(message.event_id, message.sport_key, key, message.observed_at, view)
             for key, view in zip(done.published, views, strict=True)
         ]
         gone = [
@@ -54,13 +54,7 @@ class ConsensusFold:
         return Outcome(
             state=done.state,
             rows=[done.game, *done.consensus_rows, *done.quote_points, *current, *gone],
-            outgoing=[
-                Outgoing(
-                    message.event_id,
-                    f"{message.event_id}:{done.state.revision}",
-                    update.SerializeToString(deterministic=True),
-                )
-            ],
+            outgoing=[Outgoing(message.event_id, f"{message.event_id}:{done.state.revision}", update)],
         )
 
     async def write(self, connection: AsyncConnection, rows: Sequence[Any]) -> None:

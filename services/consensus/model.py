@@ -60,6 +60,19 @@ class Quote:
         """Decimal prices in the order of the outcomes."""
         return tuple([outcome.price for outcome in self.outcomes])
 
+    def read(self, last_update: datetime | None) -> Quote:
+        """The same quote, as the provider last read it then."""
+        return Quote(
+            self.book,
+            self.line,
+            self.outcomes,
+            self.observed_at,
+            last_update,
+            self.changed_after,
+            self.changed_by,
+            self.previous_seen_at,
+        )
+
     @property
     def other(self) -> OutcomeQuote:
         """The side opposite to the canonical one; never the draw."""

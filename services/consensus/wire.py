@@ -1,4 +1,10 @@
-"""Protobuf to the words of consensus, and back. What cannot be used is refused here, and nobody checks again."""
+"""Protobuf to the words of consensus, and back. What cannot be used is refused here, and nobody checks again.
+
+A board says the same again and again: what changes from keyframe to keyframe is when each quote was last read. So the
+rest of a quote is read and written once and remembered by its value, and messages are put together from parts that are
+bytes already. Messages of one type, one behind the other, are one message with the fields of all; written in the order
+of their fields they are the very bytes that the whole would have been.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +35,8 @@ _SIDES: dict[odds.MarketKind, set[tuple[str, ...]]] = {
     odds.MarketKind.TOTAL: {("over", "under")},
 }
 _kind = lru_cache(maxsize=1024)(odds.market_kind)
+#: Quotes whose bytes are remembered: a large board's, at about two kilobytes each.
+_REMEMBERED_QUOTES = 16_384
 
 
 def observation(payload: bytes) -> Observation:
@@ -59,10 +67,10 @@ def observation(payload: bytes) -> Observation:
         ),
         commence_time=moment(event.commence_time) if event.HasField("commence_time") else None,
         keyframe=event.keyframe,
-        changes=tuple((_key(change.key), _quote(change)) for change in message.changes),
-        removed=tuple((_key(gone.key), gone.book) for gone in message.removed),
+        changes=tuple([_quote(change) for change in message.changes]),
+        removed=tuple([(_key(gone.key), gone.book) for gone in message.removed]),
         reads=tuple(
-            (_key(read.key), read.book, observed_at - timedelta(seconds=read.age_seconds)) for read in message.reads
+            [(_key(read.key), read.book, observed_at - timedelta(seconds=read.age_seconds)) for read in message.reads]
         ),
     )
 
@@ -71,12 +79,15 @@ def markets_updated(
     seen: Observation,
     revision: int,
     keyframe: bool,
-    markets: Sequence[market_pb2.MarketView],
+    markets: Sequence[bytes],
     removed: Sequence[MarketKey],
     config_hash: str,
-) -> events_pb2.MarketsUpdated:
-    """What an observation made of its event, under our own count of revisions."""
-    return events_pb2.MarketsUpdated(
+) -> bytes:
+    """A `MarketsUpdated`: what an observation made of its event, under our own count of revisions.
+
+    `markets` are its views, serialized.
+    """
+    head = events_pb2.MarketsUpdated(
         event=common.EventHeader(
             event_id=seen.event_id,
             sport_key=seen.sport_key,
@@ -89,24 +100,24 @@ def markets_updated(
             home_team=seen.home_team,
             away_team=seen.away_team,
             keyframe=keyframe,
-        ),
-        markets=markets,
-        removed=[market_key(key) for key in removed],
-        config_hash=config_hash,
+        )
     )
+    tail = events_pb2.MarketsUpdated(removed=[market_key(key) for key in removed], config_hash=config_hash)
+    views = _repeated(events_pb2.MarketsUpdated.MARKETS_FIELD_NUMBER, markets)
+    return head.SerializeToString() + views + tail.SerializeToString()
 
 
-def market_view(seen: Observation, key: MarketKey, state: model.MarketState) -> market_pb2.MarketView:
-    """A market whole, as it stands after an observation."""
-    return market_pb2.MarketView(
+def market_view(seen: Observation, key: MarketKey, state: model.MarketState) -> bytes:
+    """A `MarketView`: a market whole, as it stands after an observation."""
+    head = market_pb2.MarketView(
         key=market_key(key),
         consensus=consensus(
             seen.event_id, seen.sport_key, key, seen.observed_at, state.priced.consensus, heartbeat=False
         ),
-        books=[
-            _book_view(key, state.quotes[book], standing) for book, standing in sorted(state.priced.standings.items())
-        ],
     )
+    standings = sorted(state.priced.standings.items())
+    books = [_book_view(key, state.quotes[book], standing) for book, standing in standings]
+    return head.SerializeToString() + _repeated(market_pb2.MarketView.BOOKS_FIELD_NUMBER, books)
 
 
 def consensus(
@@ -241,23 +252,32 @@ def _key(key: common.MarketKey) -> MarketKey:
     return MarketKey(key.market, key.player)
 
 
-def _quote(sent: common.BookQuote) -> Quote:
-    kind = _kind(sent.key.market)
+def _quote(sent: common.BookQuote) -> tuple[MarketKey, Quote]:
+    last_update = moment(sent.last_update) if sent.HasField("last_update") else None
+    sent.ClearField("last_update")
+    key, unread = _unread_quote(sent.SerializeToString())
+    return key, unread.read(last_update)
+
+
+@lru_cache(maxsize=_REMEMBERED_QUOTES)
+def _unread_quote(payload: bytes) -> tuple[MarketKey, Quote]:
+    sent = common.BookQuote.FromString(payload)
+    key = _key(sent.key)
+    kind = _kind(key.market)
     outcomes = tuple([_outcome(outcome) for outcome in sent.outcomes])
     names = tuple([outcome.outcome for outcome in outcomes])
     assert kind is not None, "the key was read first"
     if names not in _SIDES[kind]:
-        raise Malformed(f"{sent.book} quotes {names} in {sent.key.market}")
+        raise Malformed(f"{sent.book} quotes {names} in {key.market}")
     if not sent.HasField("observed_at"):
-        raise Malformed(f"{sent.book} quotes {sent.key.market} at no time")
+        raise Malformed(f"{sent.book} quotes {key.market} at no time")
     if kind is not odds.MarketKind.H2H and not (sent.HasField("line") and isfinite(sent.line)):
-        raise Malformed(f"{sent.book} quotes {sent.key.market} without a line")
-    return Quote(
+        raise Malformed(f"{sent.book} quotes {key.market} without a line")
+    return key, Quote(
         book=sent.book,
         line=sent.line + 0.0 if sent.HasField("line") else None,
         outcomes=outcomes,
         observed_at=moment(sent.observed_at),
-        last_update=moment(sent.last_update) if sent.HasField("last_update") else None,
         changed_after=moment(sent.changed_after) if sent.HasField("changed_after") else None,
         changed_by=moment(sent.changed_by) if sent.HasField("changed_by") else None,
         previous_seen_at=moment(sent.previous_seen_at) if sent.HasField("previous_seen_at") else None,
@@ -278,36 +298,88 @@ def _outcome(sent: common.OutcomePrice) -> OutcomeQuote:
     )
 
 
-def _book_view(key: MarketKey, quote: Quote, standing: model.Standing) -> market_pb2.BookView:
+def _book_view(key: MarketKey, quote: Quote, standing: model.Standing) -> bytes:
+    before, after = _around_the_reading(
+        key,
+        quote.book,
+        quote.line,
+        quote.outcomes,
+        quote.changed_after,
+        quote.changed_by,
+        quote.observed_at,
+        quote.previous_seen_at,
+    )
+    reading = b"" if quote.last_update is None else _reading(quote.last_update)
+    return _repeated(market_pb2.BookView.QUOTE_FIELD_NUMBER, [before + reading + after]) + _standing(standing)
+
+
+@lru_cache(maxsize=_REMEMBERED_QUOTES)
+def _around_the_reading(
+    key: MarketKey,
+    book: str,
+    line: float | None,
+    outcomes: tuple[OutcomeQuote, ...],
+    changed_after: datetime | None,
+    changed_by: datetime | None,
+    observed_at: datetime,
+    previous_seen_at: datetime | None,
+) -> tuple[bytes, bytes]:
+    """The fields of a `BookQuote` that stand before its last reading, and those behind it."""
+    before = common.BookQuote(
+        book=book,
+        key=market_key(key),
+        line=line,
+        outcomes=[
+            common.OutcomePrice(
+                outcome=_OUTCOME_VALUES[outcome.outcome],
+                price=outcome.price,
+                observed_at=timestamp(outcome.observed_at),
+                snapshot_id=outcome.snapshot_id,
+                link=outcome.link,
+                limit=outcome.limit,
+                sid=outcome.sid,
+            )
+            for outcome in outcomes
+        ],
+    )
+    after = common.BookQuote(
+        changed_after=optional_timestamp(changed_after),
+        changed_by=optional_timestamp(changed_by),
+        observed_at=timestamp(observed_at),
+        previous_seen_at=optional_timestamp(previous_seen_at),
+    )
+    return before.SerializeToString(), after.SerializeToString()
+
+
+@lru_cache(maxsize=4096)
+def _reading(last_update: datetime) -> bytes:
+    return common.BookQuote(last_update=timestamp(last_update)).SerializeToString()
+
+
+def _standing(standing: model.Standing) -> bytes:
     return market_pb2.BookView(
-        quote=common.BookQuote(
-            book=quote.book,
-            key=market_key(key),
-            line=quote.line,
-            outcomes=[
-                common.OutcomePrice(
-                    outcome=_OUTCOME_VALUES[outcome.outcome],
-                    price=outcome.price,
-                    observed_at=timestamp(outcome.observed_at),
-                    snapshot_id=outcome.snapshot_id,
-                    link=outcome.link,
-                    limit=outcome.limit,
-                    sid=outcome.sid,
-                )
-                for outcome in quote.outcomes
-            ],
-            last_update=optional_timestamp(quote.last_update),
-            changed_after=optional_timestamp(quote.changed_after),
-            changed_by=optional_timestamp(quote.changed_by),
-            observed_at=timestamp(quote.observed_at),
-            previous_seen_at=optional_timestamp(quote.previous_seen_at),
-        ),
         cluster=standing.cluster,
         fair_probability=standing.fair_probability,
         implied_mean=standing.implied_mean,
         excluded=standing.excluded,
         others=None if standing.others is None else _others(standing.others),
-    )
+    ).SerializeToString()
+
+
+def _repeated(field_number: int, messages: Sequence[bytes]) -> bytes:
+    """Serialized messages as one field of another: each behind the field's number and its own length."""
+    return b"".join([part for message in messages for part in (_opening(field_number, len(message)), message)])
+
+
+@lru_cache(maxsize=4096)
+def _opening(field_number: int, length: int) -> bytes:
+    # Seven bits a byte, the lowest first; the highest bit says that more follow. Field numbers up to 15 take one byte.
+    opening = bytearray([field_number << 3 | 2])
+    while length > 0x7F:
+        opening.append(length & 0x7F | 0x80)
+        length >>= 7
+    opening.append(length)
+    return bytes(opening)
 
 
 def _current_quote(view: market_pb2.BookView, now: datetime) -> consensus_service_pb2.CurrentQuote:
