@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -123,12 +124,13 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class _Interval:
-    begin: float
-    end: float
+class _Gaps:
+    """Disjoint intervals as one ascending row of bounds: a moment with an odd number of them behind it is in a gap."""
+
+    bounds: tuple[float, ...] = ()
 
     def holds(self, moment: float) -> bool:
-        return self.begin <= moment < self.end
+        return bisect_right(self.bounds, moment) % 2 == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +159,10 @@ class _BookTimeline:
     opens: float
     phase: float
     series: tuple[_Series, ...]
-    away: tuple[_Interval, ...]
-    closed: tuple[tuple[str, _Interval], ...]
-    typo: tuple[_Interval, ...]
+    away: _Gaps
+    #: When each market is taken down, in the order of the series.
+    closed: tuple[_Gaps, ...]
+    typo: _Gaps
 
     def read_at(self, moment: float, game_id: str) -> float:
         """The provider's last reading at or before a moment; readings come early or late by up to a fifth."""
@@ -172,14 +175,14 @@ class _BookTimeline:
             number -= 1
 
     def quotes_at(self, reading: float) -> tuple[Quote, ...]:
-        if reading < self.opens or any(gap.holds(reading) for gap in self.away):
+        if reading < self.opens or self.away.holds(reading):
             return ()
         found = []
-        for series in self.series:
+        for series, closed in zip(self.series, self.closed, strict=True):
             quote = series.at(reading)
-            if quote is None or any(market == quote.market and gap.holds(reading) for market, gap in self.closed):
+            if quote is None or closed.holds(reading):
                 continue
-            if quote.market == "totals" and any(gap.holds(reading) for gap in self.typo):
+            if quote.market == "totals" and self.typo.holds(reading):
                 quote = Quote("totals", TYPED_TOTAL, quote.price, quote.price_other)
             found.append(quote)
         return tuple(found)
@@ -385,18 +388,21 @@ def _timeline(random: Random, book: BookProfile, feed: _Feed, begins: float, end
     opens = max(0.0, begins - book.opens_hours * 3600.0 - random.uniform(0.0, 3600.0))
     days = (ends - opens) / 86_400.0
     away = [
-        _Interval(begin, begin + random.uniform(180.0, 2400.0))
+        (begin, begin + random.uniform(180.0, 2400.0))
         for begin in _arrivals(random, opens, ends, book.outages_a_day / 86_400.0)
     ]
-    closed = []
-    for market, path in zip(MARKETS, (feed.margin, feed.margin, feed.total), strict=True):
-        for step in path:
-            if step.pace == 1.0 and random.random() < (0.06 if step.at < begins else 0.25):
-                closed.append((market, _Interval(step.at - 45.0, step.at + random.uniform(20.0, 120.0))))  # noqa: PERF401 - the draws' order reads best as a loop
-    typo: tuple[_Interval, ...] = ()
+    closed = [
+        [
+            (step.at - 45.0, step.at + random.uniform(20.0, 120.0))
+            for step in path
+            if step.pace == 1.0 and random.random() < (0.06 if step.at < begins else 0.25)
+        ]
+        for path in (feed.margin, feed.margin, feed.total)
+    ]
+    typo = _Gaps()
     if random.random() < 0.02 * max(1.0, days):
         begin = random.uniform(opens, begins)
-        typo = (_Interval(begin, begin + random.uniform(300.0, 2400.0)),)
+        typo = _Gaps((begin, begin + random.uniform(300.0, 2400.0)))
     return _BookTimeline(
         book=book,
         opens=opens,
@@ -406,10 +412,21 @@ def _timeline(random: Random, book: BookProfile, feed: _Feed, begins: float, end
             _points("spreads", feed.margin, feed.margin_shade, book),
             _points("totals", feed.total, feed.total_shade, book),
         ),
-        away=tuple(away),
-        closed=tuple(closed),
+        away=_united(away),
+        closed=tuple(_united(intervals) for intervals in closed),
         typo=typo,
     )
+
+
+def _united(intervals: Iterable[tuple[float, float]]) -> _Gaps:
+    """The gaps that intervals cover together."""
+    bounds: list[float] = []
+    for begin, end in sorted(intervals):
+        if bounds and begin <= bounds[-1]:
+            bounds[-1] = max(bounds[-1], end)
+        else:
+            bounds += (begin, end)
+    return _Gaps(tuple(bounds))
 
 
 def _arrivals(random: Random, begin: float, end: float, rate: float) -> list[float]:
