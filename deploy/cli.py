@@ -15,6 +15,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -27,7 +28,7 @@ from rich.table import Table
 from deploy import demo as demonstration
 from deploy import profiles, schema
 from deploy.children import cpu_seconds
-from deploy.home import Home, Living, OccupiedError, Ports, PortTakenError, default_ports, ports_from
+from deploy.home import Home, Living, OccupiedError, Ports, PortTakenError, free_ports, ports_from, without_taken
 from deploy.local.postgres import PostgresServer
 from deploy.local.process import ServerFailedError
 from deploy.provider import served
@@ -41,7 +42,8 @@ from gateway.envoy import NOTICE
 from services.shared.clock import utc_now
 from services.shared.logging import configure_logging
 
-START_SECONDS = 120.0
+#: Long enough for two starts: the second one where somebody took a port.
+START_SECONDS = 300.0
 STOP_SECONDS = 60.0
 #: How a program ends that Ctrl-C has ended.
 INTERRUPTED = 130
@@ -70,8 +72,8 @@ PortBaseOption = Annotated[
         "--port-base",
         min=1024,
         max=65000,
-        help="Use twelve ports from this one on, the gateway first. Without it: 8080 for the gateway and each server's "
-        "usual port, or a free one where that is taken.",
+        help="Use twelve ports from this one on, the gateway first. Without it the gateway has 8080, or a free port "
+        "where that is taken.",
     ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="The simulated market's seed: the same one, the same market.")]
@@ -103,7 +105,8 @@ def demo(
     Example: `stratum demo --for 60`
     """
     with _temporary_home("demo") as home, _market(recording, seed, speed) as (market, profile):
-        settings = StackSettings(home, _ports(port_base), market, profile)
+        usual = replace(free_ports(), gateway=Ports().gateway)
+        settings = StackSettings(home, _ports(port_base, usual), market, profile, keep_ports=port_base is not None)
         _run(demonstration.run(settings, console, seconds))
 
 
@@ -168,7 +171,7 @@ def up(
         _say_where(living)
         return
     if port_base is not None:
-        _ports(port_base)
+        _ports(port_base, Ports())
     place.make()
     arguments = ["--home", str(place.folder), "--seed", str(seed), "--speed", str(speed)]
     if port_base is not None:
@@ -192,7 +195,8 @@ def supervise(
 ) -> None:
     """What `up` leaves running: the stack's parent. It ends, and ends everything, on SIGTERM."""
     with _market(None, seed, speed) as (market, profile):
-        settings = StackSettings(Home(home.absolute()), _ports(port_base), market, profile)
+        ports = _ports(port_base, Ports())
+        settings = StackSettings(Home(home.absolute()), ports, market, profile, keep_ports=port_base is not None)
         _run(_supervise(settings))
 
 
@@ -315,9 +319,8 @@ def simulate(
     Example: `stratum simulate --port 8090 &  curl 'http://127.0.0.1:8090/v4/sports/basketball_nba/odds?apiKey=x&regions=us'`
     """
     if compare:
-        for name, theirs in calibration.RECORDED.items():
-            ours = calibration.simulated(seed, theirs.gap_seconds, calibration.HOURS[name])
-            console.print(demonstration.comparison_with(name, ours, theirs))
+        for name in calibration.RECORDED:
+            console.print(demonstration.comparison(name, {}, seed))
         return
     _run(_simulate(port, seed, speed))
 
@@ -424,9 +427,9 @@ def _market(folder: Path | None, seed: int, speed: float) -> Iterator[tuple[Mark
         yield Simulated(seed, speed), "live"
 
 
-def _ports(base: int | None) -> Ports:
+def _ports(base: int | None, usual: Ports) -> Ports:
     if base is None:
-        ports, said = default_ports()
+        ports, said = without_taken(usual)
         for sentence in said:
             console.print(sentence, style="dim")
         return ports
@@ -457,7 +460,7 @@ def _tail(path: Path) -> str:
 def _say_where(living: Living) -> None:
     url = f"http://127.0.0.1:{living.ports.gateway}"
     console.print(f"gateway: {url}/api/v1/intel/signals   documentation: {url}/docs")
-    console.print(NOTICE, style="yellow")
+    console.print(NOTICE, style="yellow", soft_wrap=True)
 
 
 def _state_of(living: Living, name: str, pid: int) -> str:

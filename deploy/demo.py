@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from deploy import watch
+from deploy import figures, watch
 from deploy.simulator import calibration
+from deploy.simulator.market import Market
 from deploy.stack import Recorded, Simulated, Stack, StackSettings
 from gateway.envoy import NOTICE
 
-#: Hours of the simulated market that are sampled for the comparison: about a second of work.
-COMPARED_HOURS = 12.0
 COMPARED_WITH = "wnba_15m"
 
 
@@ -34,9 +34,7 @@ class Shown:
 
 async def run(settings: StackSettings, console: Console, seconds: float | None) -> None:
     """Starts everything and shows signals for so many seconds, or until it is cancelled. Raises StackFailedError."""
-    console.print(f"Stratum, with {settings.market}. Profile: {settings.profile}.", style="bold")
-    if isinstance(settings.market, Simulated):
-        console.print(comparison(settings.market.seed))
+    console.print(f"Stratum, with {settings.market}. Profile: {settings.profile}.", style="bold", soft_wrap=True)
     seen = Shown()
     async with Stack(settings, lambda sentence: console.print(f"  {sentence}", style="dim")) as stack:
         introduce(stack, console)
@@ -52,6 +50,7 @@ async def run(settings: StackSettings, console: Console, seconds: float | None) 
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(showing, failing, return_exceptions=True)
             console.print(by_type_and_tier(_nested(seen.signals)))
+            console.print(await _looked(stack))
             console.print("stopping everything…", style="dim")
     console.print("Everything has ended; nothing is left running.", style="bold")
 
@@ -68,7 +67,7 @@ def introduce(stack: Stack, console: Console) -> None:
         places.add_row(name, address)
     console.print()
     console.print(places)
-    console.print(NOTICE, style="yellow")
+    console.print(NOTICE, style="yellow", soft_wrap=True)
     console.print("Try, in another terminal:", style="bold")
     for path in (
         "signals?tier=HIGH&tier=MEDIUM&collapse=fact",
@@ -87,20 +86,26 @@ def introduce(stack: Stack, console: Console) -> None:
         console.print("\nSignals, as the market makes them:\n")
 
 
-def comparison(seed: int) -> Table:
-    """The simulated market beside a recorded one, sampled alike."""
-    theirs = calibration.RECORDED[COMPARED_WITH]
-    return comparison_with(COMPARED_WITH, calibration.simulated(seed, theirs.gap_seconds, COMPARED_HOURS), theirs)
+def comparison(name: str, run: Mapping[str, float], seed: int | None = None) -> Table:
+    """A run's figures beside a recorded series', and beside the seed's simulated market sampled as that series was.
 
-
-def comparison_with(name: str, ours: calibration.Figures, theirs: calibration.Figures) -> Table:
-    """Two series' figures side by side."""
-    table = Table(title=f"Simulated beside recorded ({name}), both sampled every {theirs.gap_seconds:g} s, pre-game")
-    table.add_column("figure")
-    for heading in ("simulated", "recorded", "ratio"):
+    The ratio is that of the last two columns.
+    """
+    theirs = calibration.RECORDED[name]
+    columns = {"this run": run} if run else {}
+    if seed is not None:
+        ours = calibration.simulated(Market(seed, calibration.OPENED_AT), theirs.gap_seconds, calibration.HOURS[name])
+        columns[f"simulated, at {theirs.gap_seconds / 60:.0f} min"] = ours.named()
+    columns["recorded"] = theirs.named()
+    table = Table(title=f"The market before its games, beside the recorded series {name}")
+    table.add_column("figure", no_wrap=True)
+    for heading in (*columns, "ratio"):
         table.add_column(heading, justify="right")
-    for figure in calibration.compare(ours, theirs):
-        table.add_row(figure.name, f"{figure.simulated:g}", f"{figure.recorded:g}", f"{figure.ratio:.2f}")
+    for figure in theirs.named():
+        values = [column.get(figure) for column in columns.values()]
+        shown = ["–" if value is None else f"{value:.3g}" for value in values]
+        before, last = values[-2:]
+        table.add_row(figure, *shown, "–" if before is None or last is None else f"{before / last:.2f}")
     return table
 
 
@@ -115,6 +120,18 @@ def by_type_and_tier(signals: Mapping[str, Mapping[str, int]]) -> Table:
         numbers = [counted.get(tier, 0) for tier in tiers]
         table.add_row(kind, *(str(number) for number in (*numbers, sum(numbers))))
     return table
+
+
+async def _looked(stack: Stack) -> Table | str:
+    """The run's market in figures; a sentence where the database cannot be asked any more."""
+    market = stack.settings.market
+    try:
+        run = await figures.of_run(stack)
+    except psycopg.Error:
+        return "The run's figures could not be read: the database does not answer."
+    recording = market.recording.folder.name if isinstance(market, Recorded) else ""
+    name = recording if recording in calibration.RECORDED else COMPARED_WITH
+    return comparison(name, run, market.seed if isinstance(market, Simulated) else None)
 
 
 async def _show(stack: Stack, console: Console, seen: Shown) -> None:

@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,9 +17,7 @@ import psutil
 
 from deploy import schema
 from deploy.local.postgres import can_be_entered
-from deploy.local.process import free_port
-
-LOOPBACK = "127.0.0.1"
+from deploy.local.process import free_port, is_free
 
 
 class OccupiedError(Exception):
@@ -49,25 +46,14 @@ class Ports:
     signals_metrics: int = 9103
 
 
-def is_free(port: int) -> bool:
-    """Whether nobody listens on a port of this machine."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
-
-
-def default_ports() -> tuple[Ports, list[str]]:
-    """The usual ports, with free ones in place of those that are taken; and a sentence for each of these."""
+def without_taken(ports: Ports) -> tuple[Ports, list[str]]:
+    """The same ports, with free ones in place of those that are taken; and a sentence for each of these."""
     chosen: dict[str, int] = {}
     said = []
-    for name, usual in asdict(Ports()).items():
-        chosen[name] = usual if is_free(usual) else free_port()
-        if chosen[name] != usual:
-            said.append(f"port {usual} ({name.replace('_', ' ')}) is taken: using {chosen[name]}")
+    for name, port in asdict(ports).items():
+        chosen[name] = port if is_free(port) else free_port()
+        if chosen[name] != port:
+            said.append(f"port {port} ({name.replace('_', ' ')}) is taken: using {chosen[name]}")
     return Ports(**chosen), said
 
 

@@ -15,19 +15,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Any, LiteralString
 
 import aiohttp
 import grpc.aio
 import psycopg
-from psycopg.rows import tuple_row
 from pydantic import SecretStr
-from sqlalchemy.engine import make_url
 from stratum.signals.v1 import signals_service_pb2 as signals_proto
 from stratum.signals.v1.signal_pb2 import Signal
 from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceStub
 
-from deploy import schema
 from deploy.home import Home, free_ports
 from deploy.profiles import profile_for
 from deploy.recording import Recording
@@ -43,6 +39,8 @@ from services.signals import store as signals_store
 from services.signals.render import replay_lines
 
 LOOK_SECONDS = 0.5
+#: A short recording is soon over.
+LOOK_TO_KILL_SECONDS = 0.05
 PAGE_SIZE = 500
 #: Who is killed, and at which share of the recording, when it is to be shown that nothing is lost.
 KILLS: Sequence[tuple[str, float]] = (
@@ -156,17 +154,18 @@ class Replay:
             with suppress(*PASSING):
                 progress = await self._progress(stack)
                 self.show(progress)
-                if kills and progress.responses >= kills[0][1] * len(self.recording) and _all_run(stack):
-                    name, share = kills.pop(0)
-                    stack.kill(name)
-                    self.killed.append(name)
-                    self.say(f"killed {name} (-9) at {share:.0%} of the recording")
+                if kills:
+                    name, share = kills[0]
+                    if progress.responses >= share * len(self.recording) and _all_run(stack):
+                        if stack.members[name].finished:
+                            raise ReplayFailedError(f"the recording was over before {name} was killed")
+                        stack.kill(name)
+                        self.killed.append(kills.pop(0)[0])
+                        self.say(f"killed {name} (-9) at {share:.0%} of the recording")
                 elif stack.members["ingest"].finished and await self._all_drained(stack):
                     self.show(await self._progress(stack))
-                    break
-            await asyncio.sleep(LOOK_SECONDS)
-        if kills:
-            raise ReplayFailedError(f"the recording was over before {', '.join(name for name, _ in kills)} was killed")
+                    return
+            await asyncio.sleep(LOOK_TO_KILL_SECONDS if kills else LOOK_SECONDS)
 
     async def _all_drained(self, stack: Stack) -> bool:
         """Whether nothing is under way any more: every outbox empty, every message applied."""
@@ -181,8 +180,7 @@ class Replay:
                 return await drained(database, bus, signals_store.stage, MARKETS, SIGNALS)
 
     async def _progress(self, stack: Stack) -> Progress:
-        rows = await _query(
-            stack,
+        rows = await stack.rows(
             "SELECT (SELECT max(timestamp) FROM ingest.backfills), "
             "(SELECT coalesce(sum(responses), 0) FROM ingest.backfills), (SELECT count(*) FROM signals.signal)",
         )
@@ -214,26 +212,24 @@ class Replay:
         return found
 
     async def _summary(self, stack: Stack, wall_seconds: float) -> Summary:
-        polled = await _query(
-            stack,
+        polled = await stack.rows(
             "SELECT coalesce(sum(quotes), 0), coalesce(sum(changes), 0), coalesce(sum(snapshots), 0) FROM ingest.polls",
         )
         quotes, changes, snapshots = (int(value) for value in polled[0])
-        failures = await _query(
-            stack, "SELECT failure, count(*) FROM ingest.polls WHERE failure <> '' GROUP BY 1 ORDER BY 1"
+        failures = await stack.rows(
+            "SELECT failure, count(*) FROM ingest.polls WHERE failure <> '' GROUP BY 1 ORDER BY 1"
         )
         by_type: dict[str, dict[str, int]] = {}
-        for kind, tier, number in await _query(
-            stack, "SELECT signal_type, tier, count(*) FROM signals.signal GROUP BY 1, 2 ORDER BY 1, 2"
+        for kind, tier, number in await stack.rows(
+            "SELECT signal_type, tier, count(*) FROM signals.signal GROUP BY 1, 2 ORDER BY 1, 2"
         ):
             by_type.setdefault(kind, {})[tier] = number
-        suppressed = await _query(stack, "SELECT reason, count(*) FROM signals.suppression GROUP BY 1 ORDER BY 1")
-        rejected = await _query(
-            stack, "SELECT reason, sum(count)::int FROM ingest.tallies WHERE name = 'rejected' GROUP BY 1 ORDER BY 1"
+        suppressed = await stack.rows("SELECT reason, count(*) FROM signals.suppression GROUP BY 1 ORDER BY 1")
+        rejected = await stack.rows(
+            "SELECT reason, sum(count)::int FROM ingest.tallies WHERE name = 'rejected' GROUP BY 1 ORDER BY 1"
         )
-        consensus_rows = await _query(stack, "SELECT count(*) FROM consensus.consensus_snapshots")
-        dead = await _query(
-            stack,
+        consensus_rows = await stack.rows("SELECT count(*) FROM consensus.consensus_snapshots")
+        dead = await stack.rows(
             "SELECT (SELECT count(*) FROM consensus.dead_letter) + (SELECT count(*) FROM signals.dead_letter)",
         )
         return Summary(
@@ -273,21 +269,6 @@ def _config(stack: Stack, service: str) -> ServiceConfig:
         nats_url=stack.nats_url,
         nats_monitor_url=stack.nats_monitor_url,
     )
-
-
-async def _query(stack: Stack, statement: LiteralString) -> list[tuple[Any, ...]]:
-    url = make_url(stack.admin_url)
-    connection = await psycopg.AsyncConnection.connect(
-        host=url.host,
-        port=url.port,
-        user=url.username,
-        password=url.password,
-        dbname=schema.DATABASE,
-        connect_timeout=5,
-    )
-    async with connection, connection.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(statement)
-        return await cursor.fetchall()
 
 
 async def _lag(stack: Stack, stage: str) -> int | None:

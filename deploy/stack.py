@@ -11,15 +11,18 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, LiteralString, Self
 
 import psutil
+import psycopg
+from psycopg.rows import tuple_row
+from sqlalchemy.engine import make_url
 
 from deploy import profiles, schema
 from deploy.children import GaveUpError, Household, Kept, Program
-from deploy.home import Home, Living, Ports
+from deploy.home import Home, Living, Ports, without_taken
 from deploy.local.envoy import Envoy
 from deploy.local.nats import NatsServer
 from deploy.local.postgres import PostgresServer
@@ -30,10 +33,11 @@ from deploy.replay_provider import ReplayProvider
 from deploy.simulator.server import SimulatedProvider, opened_now
 from services.shared.clock import utc_now
 
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 WATCH_SECONDS = 0.25
 #: Our own variables, which mean nothing to a service.
 OURS = ("STRATUM_HOME", "STRATUM_PORT_BASE")
+PROVIDERS = "ODDS_API_"
 
 
 class StackFailedError(Exception):
@@ -88,6 +92,8 @@ class StackSettings:
     postgres: Mapping[str, str] = field(default_factory=dict)
     #: Settings for every service, over those of the profile.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: Whether the ports were asked for by number; else one that somebody takes before its server does is replaced.
+    keep_ports: bool = False
 
 
 class Stack:
@@ -105,12 +111,17 @@ class Stack:
 
     async def __aenter__(self) -> Self:
         try:
-            await self._start()
-        except BaseException as error:
-            await self._exit.aclose()
-            if isinstance(error, ServerFailedError | GaveUpError):
-                raise StackFailedError(f"{error}\nLogs are in {self.home.logs}") from error
-            raise
+            await self._start_or_end()
+        except StackFailedError:
+            # Everything of ours has ended, so whoever listens on one of our ports now is somebody else.
+            ports, said = without_taken(self.settings.ports)
+            if self.settings.keep_ports or not said:
+                raise
+            for sentence in said:
+                self._say(sentence)
+            self.settings = replace(self.settings, ports=ports)
+            self._household = Household(self._say)
+            await self._start_or_end()
         return self
 
     async def __aexit__(
@@ -170,6 +181,31 @@ class Stack:
             ready=self._ready,
             processes={name: kept.runnable.pid for name, kept in self.members.items() if not kept.finished},
         )
+
+    async def rows(self, statement: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
+        """What the database answers to a question, asked as its superuser. Raises psycopg.Error."""
+        url = make_url(self.admin_url)
+        connection = await psycopg.AsyncConnection.connect(
+            host=url.host,
+            port=url.port,
+            user=url.username,
+            password=url.password,
+            dbname=schema.DATABASE,
+            connect_timeout=5,
+        )
+        async with connection, connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(statement, parameters)
+            return await cursor.fetchall()
+
+    async def _start_or_end(self) -> None:
+        """Starts everything, or ends what was started. Raises StackFailedError."""
+        try:
+            await self._start()
+        except BaseException as error:
+            await self._exit.aclose()
+            if isinstance(error, ServerFailedError | GaveUpError | OSError):
+                raise StackFailedError(f"{error}\nLogs are in {self.home.logs}") from error
+            raise
 
     async def _start(self) -> None:
         self._exit.enter_context(self.home.occupied())
@@ -239,7 +275,13 @@ class Stack:
     def _environment(self, name: str, provider_url: str) -> dict[str, str]:
         ports = self.settings.ports
         url_file = self.home.keep_secret(f"{name}-database-url", self.database_url(name))
-        inherited = {variable: value for variable, value in os.environ.items() if variable not in OURS}
+        # The provider's key and plan are for ingest alone, and not for asking a stand-in.
+        asks = name == "ingest" and isinstance(self.settings.market, Live)
+        inherited = {
+            variable: value
+            for variable, value in os.environ.items()
+            if variable not in OURS and (asks or not variable.startswith(PROVIDERS))
+        }
         environment = {
             **inherited,
             "STRATUM_DATABASE_URL_FILE": str(url_file),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from deploy.local.process import ServerFailedError, await_ready, end, free_port, spawn
+from deploy.local.process import ServerFailedError, await_ready, end, free_port, refuse_if_taken, spawn
 from gateway.envoy import Gateway, prepare
 
 
@@ -60,8 +59,7 @@ class Envoy:
         """Starts Envoy and returns when it answers. Raises ServerFailedError, also where a port is taken."""
         if self.running:
             return
-        for port in (self.gateway.port, self.gateway.admin_port):
-            _refuse_if_taken(port)
+        refuse_if_taken(self.gateway.port, self.gateway.admin_port)
         command = prepare(self.gateway)
         self._process = spawn(command, self._log, death_signal=signal.SIGTERM)
         try:
@@ -87,13 +85,3 @@ class Envoy:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
-
-
-def _refuse_if_taken(port: int) -> None:
-    """Somebody else's answer on our port would pass for our own gateway's, so the port is tried first."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as taken:
-            raise ServerFailedError(f"port {port} of 127.0.0.1 is in use") from taken

@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Self
 
-from deploy.local.process import ServerFailedError, await_ready, end, free_port, spawn
+from deploy.local.process import ServerFailedError, await_ready, end, free_port, refuse_if_taken, spawn
 
 
 class NatsServer:
@@ -59,6 +59,7 @@ class NatsServer:
         """Starts the server and returns when JetStream is up. Raises ServerFailedError."""
         if self.running:
             return
+        refuse_if_taken(self.port, self.monitor_port)
         self._folder.mkdir(parents=True, exist_ok=True)
         configuration = self._folder / "nats.conf"
         configuration.write_text(self._configuration())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 #: Becomes the server: gives up root if told to, asks the kernel to be ended when its parent ends, and executes it.
@@ -28,18 +30,44 @@ if os.getppid() != parent:
 os.execv(sys.argv[5], sys.argv[5:])
 """
 _POLL_SECONDS = 0.02
+#: Below those that the kernel gives to outgoing connections, which could take one before its server does.
+FREE_PORTS = range(20_000, 32_000)
 
 
 class ServerFailedError(Exception):
     """The server did not start, or did not answer in time. The message ends with the last lines of its log."""
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on at this moment."""
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of 127.0.0.1."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on at this moment, and another one each time."""
+    return next(port for port in _candidates if is_free(port))
+
+
+def refuse_if_taken(*ports: int) -> None:
+    """Raises ServerFailedError: somebody else's answer on a server's port would pass for the server's own."""
+    for port in ports:
+        if not is_free(port):
+            raise ServerFailedError(f"port {port} of 127.0.0.1 is taken")
+
+
+def _from_anywhere(ports: range) -> Iterator[int]:
+    """The ports over and over, from a place of this process's own: two processes seldom try the same one."""
+    begin = secrets.randbelow(len(ports))
+    return cycle([*ports[begin:], *ports[:begin]])
+
+
+_candidates = _from_anywhere(FREE_PORTS)
 
 
 def spawn(

@@ -23,6 +23,11 @@ from deploy.simulator.server import Asked, odds_shown
 from services.shared.odds import decimal_from_american
 
 HORIZON = timedelta(hours=9)
+CHANGES = "changes a minute, of 100 quotes"
+BOOKS = "books an event"
+OVERROUND = "overround,"
+LINES = "changes that move the line"
+#: When a simulated market opens that is only looked at.
 OPENED_AT = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 
 Body = list[dict[str, Any]]
@@ -45,6 +50,15 @@ class Figures:
     vanished: float
     #: Median seconds from the provider's reading to the answer.
     age_seconds: float
+
+    def named(self) -> dict[str, float]:
+        """What is compared, by the names that a reader is shown."""
+        return {
+            CHANGES: self.changes_a_minute,
+            BOOKS: self.books_an_event,
+            **{f"{OVERROUND} {market}": value for market, value in self.overround.items()},
+            LINES: self.line_share,
+        }
 
 
 #: What `recorded` gives for the recorded series of these names; a test measures them again where the recordings are.
@@ -158,39 +172,13 @@ def recorded(recording: Recording) -> Figures:
     return measure(series, recording.median_gap_seconds)
 
 
-def simulated(seed: int, gap_seconds: float, hours: float) -> Figures:
-    """The figures of a simulated market that is asked every `gap_seconds` for so many of its hours."""
-    market = Market(seed, OPENED_AT)
+def simulated(market: Market, gap_seconds: float, hours: float) -> Figures:
+    """The figures of a simulated market that is asked every `gap_seconds` for so many of its first hours."""
     everything = Asked(
         markets=MARKETS, books=None, region_equivalents=1, american=False, unix=False, extras=frozenset(),
         event_ids=frozenset(), starts_from=None, starts_to=None,
     )  # fmt: skip
-    moments = [OPENED_AT + timedelta(seconds=gap_seconds) * n for n in range(math.ceil(hours * 3600 / gap_seconds))]
+    count = math.ceil(hours * 3600 / gap_seconds)
+    moments = [market.opened_at + timedelta(seconds=gap_seconds) * n for n in range(count)]
     series = ((at, [odds_shown(game, everything) for game in market.board(at)]) for at in moments)
     return measure(series, gap_seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One figure of the simulated market beside the recorded one."""
-
-    name: str
-    simulated: float
-    recorded: float
-
-    @property
-    def ratio(self) -> float:
-        """Simulated over recorded."""
-        return self.simulated / self.recorded
-
-
-def compare(ours: Figures, theirs: Figures) -> list[Comparison]:
-    """Every figure that both series have."""
-    found = [
-        Comparison("changes a minute, of 100 quotes", ours.changes_a_minute, theirs.changes_a_minute),
-        Comparison("books an event", ours.books_an_event, theirs.books_an_event),
-    ]
-    found += [
-        Comparison(f"overround, {market}", ours.overround[market], value) for market, value in theirs.overround.items()
-    ]
-    return [*found, Comparison("share of changes that move the line", ours.line_share, theirs.line_share)]
