@@ -13,6 +13,7 @@ from secrets import token_urlsafe
 import psycopg
 import pytest
 import structlog
+from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 from pydantic import SecretStr
 
@@ -30,6 +31,10 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+# How long an example takes says something of the machine, not of the code: no test is timed.
+hypothesis_settings.register_profile("untimed", deadline=None, max_examples=50, print_blob=True)
+hypothesis_settings.load_profile("untimed")
 
 DatabaseFor = Callable[[str], Awaitable[Database]]
 
