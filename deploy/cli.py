@@ -47,6 +47,8 @@ START_SECONDS = 300.0
 STOP_SECONDS = 60.0
 #: How a program ends that Ctrl-C has ended.
 INTERRUPTED = 130
+#: A series whose answers lie this many times further apart than its profile is made for shows no movement as it was.
+TOO_SPARSE = 4.0
 DEFAULT_HOME = Path(".stratum")
 
 Result = TypeVar("Result")
@@ -139,9 +141,12 @@ def replay(
     with _temporary_home("replay") as home, _opened(folder) as series:
         run = Replay(series, home, profile, kill)
         gap = series.median_gap_seconds
-        console.print(f"{len(series)} answers of {series.sport_key} from {series.times[0]} to {series.times[-1]}")
+        first, last = (f"{moment:%Y-%m-%d %H:%M}" for moment in (series.times[0], series.times[-1]))
+        console.print(f"{len(series)} answers of {series.sport_key} from {first} to {last} UTC", soft_wrap=True)
         told = "as told" if profile else f"the one that suits a median gap of {gap / 60:.4g} min"
-        console.print(f"profile: [bold]{run.chosen_profile}[/] ({told})")
+        console.print(f"profile: [bold]{run.chosen_profile}[/] ({told})", soft_wrap=True)
+        if gap > TOO_SPARSE * profiles.CADENCES[run.chosen_profile]:
+            console.print("Its answers lie too far apart for movements: most will be suppressed as sparse_sampling.")
         result, lines = _run(_with_progress(run))
     if out is not None:
         write_lines(lines, out)
@@ -327,7 +332,7 @@ def simulate(
 
 async def _simulate(port: int, seed: int, speed: float) -> None:
     async with served(opened_now(utc_now, seed, speed).application(), port) as url:
-        console.print(f"listening on {url}; one second here is {speed:g} there. Ctrl-C ends it.")
+        console.print(f"listening on {url}; one second here is {speed:g} there. Ctrl-C ends it.", soft_wrap=True)
         await asyncio.Event().wait()
 
 

@@ -30,6 +30,8 @@ if os.getppid() != parent:
 os.execv(sys.argv[5], sys.argv[5:])
 """
 _POLL_SECONDS = 0.02
+#: What a server needs of our environment; secrets in it are not for them, and PostgreSQL would obey any PG… in it.
+INHERITED = ("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 #: Below those that the kernel gives to outgoing connections, which could take one before its server does.
 FREE_PORTS = range(20_000, 32_000)
 
@@ -77,7 +79,7 @@ def spawn(
     user: pwd.struct_passwd | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a server whose output goes to the log. Without an environment it has ours.
+    """Starts a server whose output goes to the log. Without an environment it has the few `INHERITED` ones of ours.
 
     When the thread that calls this ends, however it ends, the kernel sends the server `death_signal` (Linux only):
     call it from the main thread. The server has a session of its own, so that Ctrl-C reaches us and not it.
@@ -96,7 +98,9 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd="/",
-            env=environment,
+            env={name: os.environ[name] for name in INHERITED if name in os.environ}
+            if environment is None
+            else environment,
             start_new_session=True,
         )
 
