@@ -184,6 +184,14 @@ def _vote(cluster: str, members: Sequence[_Book], model: MarketModel) -> _Vote:
     )
 
 
+def _on_line(vote: _Vote, line: float | None, rules: PricingRules) -> _Vote | None:
+    """The cluster's voice if only its members on this line speak; None when there are none."""
+    members = [book for book in vote.members if book.line == line]
+    if len(members) == len(vote.members):
+        return vote
+    return _vote(vote.cluster, members, rules.market_model) if members else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Summary:
     """What some clusters say together."""
@@ -194,8 +202,8 @@ class _Summary:
     #: At `line`.
     probability: float | None
     dispersion: float
-    #: What each book counted for in the probability.
-    weights: tuple[tuple[str, float], ...]
+    #: Those that count in the probability.
+    counted: Sequence[_Vote]
 
 
 def _summary(votes: Sequence[_Vote], scale: _Scale, rules: PricingRules) -> _Summary:
@@ -208,7 +216,7 @@ def _summary(votes: Sequence[_Vote], scale: _Scale, rules: PricingRules) -> _Sum
         mean = odds.weighted_median([held for vote in votes for held in vote.means])
         probability = odds.probability_at(scale.kind, mean, line, scale.sigma)
     else:
-        counted = _votes([book for vote in votes for book in vote.members if book.line == line], rules)
+        counted = [held for vote in votes if (held := _on_line(vote, line, rules)) is not None]
         if len(counted) < rules.market_model.consensus_min_books:
             counted = []
         mean, probability = None, _probability_on_one_line(counted)
@@ -218,7 +226,7 @@ def _summary(votes: Sequence[_Vote], scale: _Scale, rules: PricingRules) -> _Sum
         fair_line=None if mean is None else odds.fair_line(scale.kind, mean),
         probability=probability,
         dispersion=canonical(deviation),
-        weights=tuple((book.name, weight) for vote in counted for book, weight in vote.weighted),
+        counted=counted,
     )
 
 
@@ -263,7 +271,9 @@ def _consensus(
         dispersion=summary.dispersion,
         dispersion_mad=canonical(odds.median([abs(value - center) for value in values])),
         excluded=tuple(sorted({**reasons, **elsewhere}.items())),
-        weights=tuple(sorted((name, canonical(weight)) for name, weight in summary.weights)),
+        weights=tuple(
+            sorted((book.name, canonical(weight)) for vote in summary.counted for book, weight in vote.weighted)
+        ),
     )
 
 
