@@ -441,7 +441,8 @@ async def open_bus(config: ServiceConfig) -> AsyncIterator[Bus]:
     bus: Bus | None = None
 
     async def lost() -> None:
-        log.warning("the broker is gone")
+        if not client.is_closed:  # it never gives up by itself: closed means that the block ended
+            log.warning("the broker is gone")
         if bus is not None:
             bus.lost()
 
