@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+import msgspec
 from sqlalchemy import (
     ARRAY,
     Boolean,
@@ -22,13 +23,15 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    TextClause,
     and_,
     delete,
     or_,
     select,
+    text,
     tuple_,
 )
-from sqlalchemy.dialects.postgresql import JSONB, distinct_on, insert
+from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consensus.model import Consensus, ConsensusRow, GameRow, MarketKey, QuotePoint
@@ -162,39 +165,46 @@ class GamePosition:
 async def write(connection: AsyncConnection, rows: Sequence[Any]) -> None:
     """Stores what a batch led to. Rows that are replaced as a whole are written once, as they were last."""
     await _write_games(connection, [row for row in rows if isinstance(row, GameRow)])
-    await _append(connection, consensus_snapshots, [_snapshot(row) for row in rows if isinstance(row, ConsensusRow)])
-    await _append(connection, quote_history, [_point(row) for row in rows if isinstance(row, QuotePoint)])
+    await _insert(connection, _insert_snapshots, [_snapshot(row) for row in rows if isinstance(row, ConsensusRow)])
+    await _insert(connection, _insert_points, [_point(row) for row in rows if isinstance(row, QuotePoint)])
     await _write_current(connection, [row for row in rows if isinstance(row, CurrentMarket)])
 
 
-async def _append(connection: AsyncConnection, table: Table, rows: list[dict[str, Any]]) -> None:
+def _insertion(table: Table, conflict: str) -> TextClause:
+    """Inserts any number of rows, given as one JSON array of objects: a single value to send, however many they are."""
+    name = table.fullname
+    return text(
+        f"INSERT INTO {name} SELECT * FROM json_populate_recordset(CAST(NULL AS {name}), CAST(:rows AS json)) "  # noqa: S608 - our own table's name
+        f"ON CONFLICT {conflict}"
+    )
+
+
+def _replacing(table: Table) -> str:
+    """What an insertion does about a row that is there: it puts the new one in its place."""
+    key = ", ".join(column.name for column in table.primary_key)
+    values = ", ".join(f"{column.name} = excluded.{column.name}" for column in table.columns if not column.primary_key)
+    return f"({key}) DO UPDATE SET {values}"
+
+
+_insert_games = _insertion(games, _replacing(games))
+_insert_snapshots = _insertion(consensus_snapshots, "DO NOTHING")
+_insert_points = _insertion(quote_history, "DO NOTHING")
+_insert_current = text(
+    f"INSERT INTO {current_market.fullname} (event_id, market, player, sport_key, observed_at, view) "  # noqa: S608 - the same
+    "SELECT * FROM unnest(CAST(:event_ids AS text[]), CAST(:markets AS text[]), CAST(:players AS text[]), "
+    "CAST(:sport_keys AS text[]), CAST(:times AS timestamptz[]), CAST(:views AS bytea[])) "
+    f"ON CONFLICT {_replacing(current_market)}"
+)
+
+
+async def _insert(connection: AsyncConnection, insertion: TextClause, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
-        await connection.execute(insert(table).on_conflict_do_nothing(), rows)
+        await connection.execute(insertion, {"rows": msgspec.json.encode(rows).decode()})
 
 
 async def _write_games(connection: AsyncConnection, rows: Iterable[GameRow]) -> None:
     newest = {row.event_id: row for row in rows}
-    if not newest:
-        return
-    statement = insert(games)
-    replaced = {column.name: statement.excluded[column.name] for column in games.columns if not column.primary_key}
-    await connection.execute(
-        statement.on_conflict_do_update(index_elements=["event_id"], set_=replaced),
-        [
-            {
-                "event_id": row.event_id,
-                "sport_key": row.sport_key,
-                "home_team": row.home_team,
-                "away_team": row.away_team,
-                "commence_time": row.commence_time,
-                "observed_at": row.observed_at,
-                "in_play": row.in_play,
-                "markets": list(row.markets),
-                "books": row.books,
-            }
-            for _, row in sorted(newest.items())
-        ],
-    )
+    await _insert(connection, _insert_games, [asdict(row) for _, row in sorted(newest.items())])
 
 
 async def _write_current(connection: AsyncConnection, rows: Iterable[CurrentMarket]) -> None:
@@ -205,21 +215,16 @@ async def _write_current(connection: AsyncConnection, rows: Iterable[CurrentMark
         key = tuple_(current_market.c.event_id, current_market.c.market, current_market.c.player)
         await connection.execute(delete(current_market).where(key.in_(sorted(gone))))
     if held:
-        statement = insert(current_market)
-        replaced = {name: statement.excluded[name] for name in ("sport_key", "observed_at", "view")}
         await connection.execute(
-            statement.on_conflict_do_update(index_elements=["event_id", "market", "player"], set_=replaced),
-            [
-                {
-                    "event_id": row.event_id,
-                    "market": row.key.market,
-                    "player": row.key.player,
-                    "sport_key": row.sport_key,
-                    "observed_at": row.observed_at,
-                    "view": row.view,
-                }
-                for row in held
-            ],
+            _insert_current,
+            {
+                "event_ids": [row.event_id for row in held],
+                "markets": [row.key.market for row in held],
+                "players": [row.key.player for row in held],
+                "sport_keys": [row.sport_key for row in held],
+                "times": [row.observed_at for row in held],
+                "views": [row.view for row in held],
+            },
         )
 
 
