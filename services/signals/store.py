@@ -36,6 +36,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    text,
     tuple_,
     update,
 )
@@ -137,6 +138,17 @@ configuration = Table(
     metadata,
     Column("config_hash", Text, primary_key=True),
     Column("body", Text, nullable=False),
+)
+
+#: One statement for all spans of a batch: hundreds may be open on a board at a time, and each grows at every poll.
+_KEEP_SPANS = text(
+    "INSERT INTO signals.suppression AS held (id, event_id, sport_key, market, player, signal_type, direction, book, "
+    "reason, count, first_seen_at, last_seen_at) SELECT * FROM unnest(CAST(:id AS text[]), CAST(:event_id AS text[]), "
+    "CAST(:sport_key AS text[]), CAST(:market AS text[]), CAST(:player AS text[]), CAST(:signal_type AS text[]), "
+    "CAST(:direction AS text[]), CAST(:book AS text[]), CAST(:reason AS text[]), CAST(:count AS integer[]), "
+    "CAST(:first_seen_at AS timestamptz[]), CAST(:last_seen_at AS timestamptz[])) "
+    "ON CONFLICT (id) DO UPDATE SET count = excluded.count, last_seen_at = excluded.last_seen_at "
+    "WHERE excluded.last_seen_at >= held.last_seen_at"
 )
 
 
@@ -446,30 +458,24 @@ async def write_suppressions(connection: AsyncConnection, spans: Sequence[Suppre
     newest = {_span_id(span): span for span in spans}
     if not newest:
         return
-    row = insert(suppression)
-    grown = row.on_conflict_do_update(
-        index_elements=[suppression.c.id],
-        set_={"count": row.excluded.count, "last_seen_at": row.excluded.last_seen_at},
-        where=row.excluded.last_seen_at >= suppression.c.last_seen_at,
-    )
-    values = [
+    spans = list(newest.values())
+    await connection.execute(
+        _KEEP_SPANS,
         {
-            "id": span_id,
-            "event_id": span.event_id,
-            "sport_key": span.sport_key,
-            "market": span.market,
-            "player": span.player,
-            "signal_type": span.signal_type,
-            "direction": span.direction,
-            "book": span.book,
-            "reason": span.reason,
-            "count": span.count,
-            "first_seen_at": span.first_seen_at,
-            "last_seen_at": span.last_seen_at,
-        }
-        for span_id, span in newest.items()
-    ]
-    await connection.execute(grown, values)
+            "id": list(newest),
+            "event_id": [span.event_id for span in spans],
+            "sport_key": [span.sport_key for span in spans],
+            "market": [span.market for span in spans],
+            "player": [span.player for span in spans],
+            "signal_type": [str(span.signal_type) for span in spans],
+            "direction": [str(span.direction) for span in spans],
+            "book": [span.book for span in spans],
+            "reason": [str(span.reason) for span in spans],
+            "count": [span.count for span in spans],
+            "first_seen_at": [span.first_seen_at for span in spans],
+            "last_seen_at": [span.last_seen_at for span in spans],
+        },
+    )
 
 
 def _row(found: FoundSignal, cursor: Cursor, published_at: datetime) -> dict[str, object]:
