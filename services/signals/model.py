@@ -312,12 +312,19 @@ class EventState(Value, frozen=True):
 # What is said about it.
 
 
-class ScoreComponent(Value, frozen=True):
-    """A named part of a score; `parts` add up to the strength, and only `strength` has them."""
+class ScorePart(Value, frozen=True):
+    """A named part of the strength."""
 
     name: str
     points: float
-    parts: tuple[ScoreComponent, ...] = ()
+
+
+class ScoreComponent(Value, frozen=True):
+    """A named part of the composite score; `parts` add up to the strength, and only `strength` has them."""
+
+    name: str
+    points: float
+    parts: tuple[ScorePart, ...] = ()
 
 
 class BookMove(Value, frozen=True):

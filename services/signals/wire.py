@@ -86,7 +86,7 @@ def _book(view: consensus.BookView) -> model.BookView:
             line=quote.line if quote.HasField("line") else None,
             price=canonical.price,
             price_other=other.price,
-            price_draw=draw.price if draw else None,
+            price_draw=None if draw is None else draw.price,
             fair_probability=view.fair_probability if view.HasField("fair_probability") else None,
             implied_mean=view.implied_mean if view.HasField("implied_mean") else None,
             observed_at=moment(quote.observed_at),
@@ -94,7 +94,7 @@ def _book(view: consensus.BookView) -> model.BookView:
             changed_after=moment(quote.changed_after) if quote.HasField("changed_after") else None,
             changed_by=moment(quote.changed_by) if quote.HasField("changed_by") else None,
             previous_seen_at=moment(quote.previous_seen_at) if quote.HasField("previous_seen_at") else None,
-            snapshot_ids=tuple(side.snapshot_id for side in (canonical, other, draw) if side),
+            snapshot_ids=tuple([side.snapshot_id for side in (canonical, other, draw) if side is not None]),
         ),
         excluded=view.excluded,
         others=_others(view.others) if view.HasField("others") else None,
@@ -274,7 +274,9 @@ def suppression(row: model.SuppressionRow) -> proto.Suppression:
 
 def _component(component: model.ScoreComponent) -> proto.ScoreComponent:
     return proto.ScoreComponent(
-        name=component.name, points=component.points, parts=[_component(part) for part in component.parts]
+        name=component.name,
+        points=component.points,
+        parts=[proto.ScorePart(name=part.name, points=part.points) for part in component.parts],
     )
 
 

@@ -62,7 +62,7 @@ def observe(
         standing = _could_stand_apart(market, changed, moment)
         moving = market.moved_at is not None and market.moved_at > moment.sights[0].observed_at
         if standing or moving:
-            judged[market.key] = _judge(market, moment, standing, candidates, held)
+            judged[market.key] = _judge(market, moment, standing, moving, candidates, held)
     if not judged:
         return state, (), ()
 
@@ -98,12 +98,12 @@ def _could_stand_apart(market: MarketState, changed: frozenset[MarketKey], momen
 
 
 def _judge(
-    market: MarketState, moment: Moment, standing: bool, candidates: list[Candidate], held: list[Held]
+    market: MarketState, moment: Moment, standing: bool, moving: bool, candidates: list[Candidate], held: list[Held]
 ) -> MarketState:
     kind = market_kind(market.key.market)
     if kind is None:
         return market
-    verdicts = [move.judge(market, kind, moment), sync.judge(market, kind, moment), steam.judge(market, kind, moment)]
+    verdicts = [rule.judge(market, kind, moment) for rule in (move, sync, steam)] if moving else []
     if standing:
         episodes, ends, apart = dislocation.judge(market, kind, moment)
         verdicts.append(apart)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from services.signals.model import BookView, Direction, MarketKey, Reason, SignalType, Value
 from services.signals.rules.score import Strength
 from services.signals.rules.window import Movers, Panel
+
+
+class Words(Value, frozen=True):
+    """A candidate as it is told: the steps that led to it as sentences, and what only its type has, by name."""
+
+    steps: tuple[str, ...]
+    meta: Mapping[str, str]
 
 
 class Candidate(Value, frozen=True):
@@ -27,8 +34,8 @@ class Candidate(Value, frozen=True):
     breadth: float
     #: In points; in h2h, in probability.
     dispersion: float | None
-    steps: tuple[str, ...]
-    meta: Mapping[str, str] = {}
+    #: Asked for only when it is published: what a cap holds back for hours need not be put into words each time.
+    words: Callable[[], Words]
     # What a movement has.
     panel: Panel | None = None
     movers: Movers | None = None

@@ -17,8 +17,18 @@ import math
 from msgspec.structs import replace
 
 from services.shared.odds import MarketKind, canonical, fair_line, probability_at
-from services.signals.model import BookView, Direction, Episode, EpisodeEnd, MarketState, Reason, SignalType, Value
-from services.signals.rules.candidate import Candidate, Held, Verdict
+from services.signals.model import (
+    BookView,
+    Direction,
+    Episode,
+    EpisodeEnd,
+    MarketState,
+    OthersView,
+    Reason,
+    SignalType,
+    Value,
+)
+from services.signals.rules.candidate import Candidate, Held, Verdict, Words
 from services.signals.rules.movement import clock, number
 from services.signals.rules.score import magnitude_part, others_agreement_part, others_part, strength
 from services.signals.rules.window import (
@@ -183,25 +193,8 @@ def _multiple(distance: Distance) -> int:
 def _candidate(
     market: MarketState, kind: MarketKind, moment: Moment, episode: Episode, distance: Distance, threshold: float
 ) -> Candidate:
-    view, others = distance.view, distance.view.others
+    others = distance.view.others
     assert others is not None, "a distance is one from the others"
-    quote = view.quote
-    home = names_canonical_side(distance.direction)
-    probability = _delta_probability(market, kind, moment, distance)
-    age = None if quote.last_update is None else (moment.now - quote.last_update).total_seconds()
-    meta = {
-        "line": quote.line,
-        "price": quote.price if home else quote.price_other,
-        "price_other": quote.price_other if home else quote.price,
-        "age_seconds": age,
-        "others_clusters": others.clusters,
-        "others_consensus_line": others.consensus_line,
-        "others_fair_line": others.fair_line,
-        "others_dispersion": others.dispersion,
-        "delta_points": None if kind is MarketKind.H2H else distance.delta,
-        "delta_probability": probability,
-        "multiple": _multiple(distance),
-    }
     return Candidate(
         key=market.key,
         signal_type=SignalType.DISLOCATION,
@@ -218,6 +211,37 @@ def _candidate(
         velocity=None,
         breadth=others.clusters / 10.0,
         dispersion=others.dispersion,
+        words=lambda: _words(market, kind, moment, episode, distance, others, threshold),
+        apart=distance.view,
+        multiple=_multiple(distance),
+    )
+
+
+def _words(
+    market: MarketState,
+    kind: MarketKind,
+    moment: Moment,
+    episode: Episode,
+    distance: Distance,
+    others: OthersView,
+    threshold: float,
+) -> Words:
+    view, quote = distance.view, distance.view.quote
+    canonical_side = names_canonical_side(distance.direction)
+    meta = {
+        "line": quote.line,
+        "price": quote.price if canonical_side else quote.price_other,
+        "price_other": quote.price_other if canonical_side else quote.price,
+        "age_seconds": None if quote.last_update is None else (moment.now - quote.last_update).total_seconds(),
+        "others_clusters": others.clusters,
+        "others_consensus_line": others.consensus_line,
+        "others_fair_line": others.fair_line,
+        "others_dispersion": others.dispersion,
+        "delta_points": None if kind is MarketKind.H2H else distance.delta,
+        "delta_probability": _delta_probability(market, kind, moment, distance),
+        "multiple": _multiple(distance),
+    }
+    return Words(
         steps=(
             f"On the common scale {view.book} stands at {number(distance.to_value)} and {others.clusters} other "
             f"clusters at {number(distance.from_value)}: {number(distance.delta)}, where {number(threshold)} is asked "
@@ -226,8 +250,6 @@ def _candidate(
             f"highest multiple told of it so far is {episode.told_multiple}; this is {_multiple(distance)}.",
         ),
         meta={name: number(value) for name, value in meta.items() if value is not None},
-        apart=view,
-        multiple=_multiple(distance),
     )
 
 

@@ -138,8 +138,7 @@ def _says_the_same(market: MarketState, view: MarketView) -> bool:
         return False
     present = [book.view for book in market.books if book.view is not None]
     return len(present) == len(view.books) and all(
-        _without_reading(mine) == _without_reading(theirs)
-        for mine, theirs in zip(present, sorted(view.books, key=_by_book), strict=True)
+        map(_same_but_for_reading, present, sorted(view.books, key=_by_book))
     )
 
 
@@ -147,24 +146,30 @@ def _by_book(view: BookView) -> str:
     return view.book
 
 
-def _without_reading(view: BookView) -> tuple[object, ...]:
+def _same_but_for_reading(mine: BookView, theirs: BookView) -> bool:
     return (
-        view.book,
-        view.cluster,
-        view.excluded,
-        view.others,
-        view.link,
-        view.link_other,
-        view.limit,
-        view.limit_other,
-        *_value(view.quote),
-        view.quote.fair_probability,
-        view.quote.implied_mean,
+        mine.book == theirs.book
+        and _same_value(mine.quote, theirs.quote)
+        and mine.others == theirs.others
+        and mine.excluded == theirs.excluded
+        and mine.quote.fair_probability == theirs.quote.fair_probability
+        and mine.quote.implied_mean == theirs.quote.implied_mean
+        and mine.cluster == theirs.cluster
+        and mine.link == theirs.link
+        and mine.link_other == theirs.link_other
+        and mine.limit == theirs.limit
+        and mine.limit_other == theirs.limit_other
     )
 
 
-def _value(quote: Quote) -> tuple[object, ...]:
-    return (quote.observed_at, quote.line, quote.price, quote.price_other, quote.price_draw)
+def _same_value(mine: Quote, theirs: Quote) -> bool:
+    return (
+        mine.observed_at == theirs.observed_at
+        and mine.line == theirs.line
+        and mine.price == theirs.price
+        and mine.price_other == theirs.price_other
+        and mine.price_draw == theirs.price_draw
+    )
 
 
 def _updated(market: MarketState, view: MarketView | None, now: datetime, horizon: datetime) -> MarketState:
@@ -200,7 +205,7 @@ def _seen(book: BookState | None, view: BookView, now: datetime, horizon: dateti
             view.book, view.cluster, (Stand(view.quote.observed_at, None, view.quote, view.excluded),), view
         )
     last = book.stands[-1]
-    if last.until is None and _value(last.quote) == _value(view.quote):
+    if last.until is None and _same_value(last.quote, view.quote):
         if last.excluded == view.excluded:
             stands = (*book.stands[:-1], Stand(last.since, None, view.quote, last.excluded))
         else:

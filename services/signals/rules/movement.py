@@ -8,7 +8,7 @@ from datetime import datetime
 from services.shared.odds import MarketKind, canonical
 from services.signals.model import Direction, MarketState, Reason, SignalType
 from services.signals.rules.acceleration import acceleration
-from services.signals.rules.candidate import Candidate, Held, Verdict
+from services.signals.rules.candidate import Candidate, Held, Verdict, Words
 from services.signals.rules.score import magnitude_part, moved_part, speed_part, strength
 from services.signals.rules.window import Moment, Movers, Panel, direction_of
 
@@ -69,8 +69,7 @@ def candidate(
         velocity=canonical(abs(delta) / (elapsed / 60.0)),
         breadth=moved / standing,
         dispersion=market.consensus.dispersion,
-        steps=(*opening_steps(panel), *steps, elapsed_step(panel, movers, moment)),
-        meta=meta,
+        words=lambda: Words((*opening_steps(panel), *steps, elapsed_step(panel, movers, moment)), meta),
         panel=panel,
         movers=movers,
         elapsed_seconds=canonical(elapsed),

@@ -28,6 +28,7 @@ from services.signals.model import (
     Quote,
     Reason,
     ScoreComponent,
+    ScorePart,
     SignalType,
     Value,
 )
@@ -106,7 +107,7 @@ def compose(
     chosen: Sequence[Candidate], markets: Mapping[MarketKey, MarketState], state: EventState, moment: Moment
 ) -> tuple[DetectedSignal, ...]:
     """The chosen candidates as signals that name each other where they are one fact."""
-    config_hash = moment.settings.config_hash()
+    config_hash = moment.settings.config_hash
     signals = [_signal(candidate, markets[candidate.key], state, moment, config_hash) for candidate in chosen]
     facts: dict[str, list[str]] = {}
     for signal in signals:
@@ -169,6 +170,7 @@ def _signal(
     when = (str(candidate.direction), config_hash, str(milliseconds(now)))
     benchmark = _benchmark(candidate, market)
     quotes = _quotes(candidate, market)
+    words = candidate.words()
     moves = _moves(candidate)
     holding: tuple[BookHolding, ...] = ()
     if candidate.panel is not None:
@@ -220,12 +222,12 @@ def _signal(
         rules_version=RULES_VERSION,
         config_hash=config_hash,
         profile=settings.profile,
-        meta=candidate.meta,
+        meta=words.meta,
         books=(candidate.book,) if candidate.book else tuple(move.book for move in moves),
         inputs=tuple(_explained(*one) for one in quotes),
         steps=(
             f"The observation at {clock(now)} was judged before the start, under profile {settings.profile}.",
-            *candidate.steps,
+            *words.steps,
             f"Strength {candidate.strength.points} = {_sum(candidate.strength.parts)}.",
             f"Composite {number(score.score)} = {_sum(score.components)}: {tier}.",
         ),
@@ -302,5 +304,5 @@ def _explained(book: str, cluster: str, role: str, quote: Quote) -> ExplainedInp
     )
 
 
-def _sum(parts: Iterable[ScoreComponent]) -> str:
+def _sum(parts: Iterable[ScoreComponent | ScorePart]) -> str:
     return " + ".join(f"{part.name} {number(part.points)}" for part in parts)

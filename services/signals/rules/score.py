@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 
 from services.shared.odds import canonical
-from services.signals.model import ScoreComponent, ScoreSource, Tier, TimeBucket, Value
+from services.signals.model import ScoreComponent, ScorePart, ScoreSource, Tier, TimeBucket, Value
 from services.signals.rules.settings import RuleSettings
 
 TIMING: Mapping[TimeBucket, float] = {
@@ -36,7 +36,7 @@ class Strength(Value, frozen=True):
     """A strength and the parts that add up to it."""
 
     points: int
-    parts: tuple[ScoreComponent, ...]
+    parts: tuple[ScorePart, ...]
 
 
 class Composite(Value, frozen=True):
@@ -87,8 +87,8 @@ def strength(magnitude: float, speed: float, books: float, key_mass: float = 0.0
         carried = max(-tenths[name], min(cap * 10 - tenths[name], missing))
         tenths[name] += carried
         missing -= carried
-    parts = [ScoreComponent(name, tenths[name] / 10.0) for name in SHOWN_PARTS]
-    return Strength(min(100, whole), (*parts, ScoreComponent("clamp", float(min(0, 100 - whole)))))
+    parts = [ScorePart(name, tenths[name] / 10.0) for name in SHOWN_PARTS]
+    return Strength(min(100, whole), (*parts, ScorePart("clamp", float(min(0, 100 - whole)))))
 
 
 def composite(

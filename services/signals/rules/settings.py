@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from services.shared.identity import configuration_hash
@@ -22,7 +23,7 @@ def _key_number_shares() -> dict[str, dict[int, float]]:
     return {"basketball_nba": dict(enumerate(shares, start=1))}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, because the hash is kept beside the fields
 class RuleSettings:
     """Thresholds, windows, cooldowns and caps. Raises ValueError for a profile that does not exist.
 
@@ -148,6 +149,7 @@ class RuleSettings:
         """Everything behind the hash, as it is shown to whoever asks for an explanation."""
         return {"rules_version": RULES_VERSION, "window_scale": WINDOW_SCALES[self.profile], **asdict(self)}
 
+    @cached_property
     def config_hash(self) -> str:
         """Names the configuration in every signal's id."""
         return configuration_hash(self.configuration())

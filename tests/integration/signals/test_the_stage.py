@@ -106,4 +106,4 @@ async def test_the_configuration_behind_a_signal_is_kept(database_for: Any, bus:
     first = (await feed_of(database))[0]
     kept = json.loads((await store.SignalStore(database).get(first.id)).configuration)
     assert kept["steam_min_books"] == RuleSettings().steam_min_books
-    assert first.config_hash == RuleSettings().config_hash()
+    assert first.config_hash == RuleSettings().config_hash

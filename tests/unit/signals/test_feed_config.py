@@ -21,7 +21,7 @@ def test_a_setting_reaches_the_rules_and_changes_the_configurations_hash(monkeyp
     assert settings.steam_window_minutes == 2.5
     assert settings.nba_key_numbers == (3, 7)
     assert settings.profile == "sampled-15m"
-    assert settings.config_hash() != RuleSettings().config_hash()
+    assert settings.config_hash != RuleSettings().config_hash
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def _told() -> Told:
 def test_an_id_is_a_hash_of_what_it_names(told: Told) -> None:
     (steam,) = told.of(SignalType.STEAM)
     moment = str(milliseconds(steam.observed_at))
-    hashed = RuleSettings().config_hash()
+    hashed = RuleSettings().config_hash
 
     assert steam.id == hashed_id("event-1", "spreads", "", "STEAM", "", "TOWARD_HOME", hashed, moment)
     assert steam.fact_id == hashed_id("fact", "event-1", "spreads", "", "TOWARD_HOME", hashed, moment)
@@ -42,7 +42,7 @@ def test_another_configuration_gives_other_ids(told: Told) -> None:
 
 
 def test_the_profile_is_part_of_the_configuration_hash() -> None:
-    assert RuleSettings(profile="sampled-5m").config_hash() != RuleSettings().config_hash()
+    assert RuleSettings(profile="sampled-5m").config_hash != RuleSettings().config_hash
 
 
 def test_a_profile_that_does_not_exist_is_refused() -> None:
@@ -79,7 +79,7 @@ def test_steps_are_sentences_that_end_in_the_score(told: Told) -> None:
 def test_a_signal_names_what_made_it(told: Told) -> None:
     for signal in told.signals:
         assert signal.rules_version == RULES_VERSION
-        assert signal.config_hash == RuleSettings().config_hash()
+        assert signal.config_hash == RuleSettings().config_hash
         assert signal.profile == "live"
         assert signal.devig_method == "multiplicative"
         assert signal.sampling_seconds == 60.0

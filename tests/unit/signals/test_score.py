@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.signals.model import ScoreComponent, ScoreSource, Tier, TimeBucket
+from services.signals.model import ScoreComponent, ScorePart, ScoreSource, Tier, TimeBucket
 from services.signals.rules import RuleSettings
 from services.signals.rules.score import (
     STRENGTH_CAPS,
@@ -25,7 +25,7 @@ from services.signals.rules.score import (
 )
 
 
-def tenths(parts: tuple[ScoreComponent, ...]) -> int:
+def tenths(parts: tuple[ScoreComponent | ScorePart, ...]) -> int:
     """The sum in whole tenths; raises where a part has more than one decimal."""
     for part in parts:
         assert part.points == round(part.points, 1)
@@ -61,7 +61,7 @@ def test_what_exceeds_100_is_shown_as_a_clamp() -> None:
     full = strength(50.0, 30.0, 20.0, key_mass_part(0.0908))
 
     assert full.points == 100
-    assert full.parts[-1] == ScoreComponent("clamp", -9.0)
+    assert full.parts[-1] == ScorePart("clamp", -9.0)
     assert tenths(full.parts) == 1000
 
 

@@ -530,7 +530,7 @@ Global___Signal: _TypeAlias = Signal  # noqa: Y015
 
 @_typing.final
 class ScoreComponent(_message.Message):
-    """A named part of a score."""
+    """A named part of the composite score."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -540,15 +540,15 @@ class ScoreComponent(_message.Message):
     name: _builtins.str
     points: _builtins.float
     @_builtins.property
-    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreComponent]:
-        """Parts of the part; only under `strength`."""
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScorePart]:
+        """What the strength was made of; only under `strength`."""
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         points: _builtins.float = ...,
-        parts: _abc.Iterable[Global___ScoreComponent] | None = ...,
+        parts: _abc.Iterable[Global___ScorePart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -557,6 +557,30 @@ class ScoreComponent(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScoreComponent: _TypeAlias = ScoreComponent  # noqa: Y015
+
+@_typing.final
+class ScorePart(_message.Message):
+    """A named part of the strength."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    points: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        points: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScorePart: _TypeAlias = ScorePart  # noqa: Y015
 
 @_typing.final
 class BookMove(_message.Message):
