@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from sqlalchemy import text
+from psycopg.types.array import ListBinaryDumper
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -57,7 +59,13 @@ async def open_database(config: ServiceConfig) -> AsyncIterator[Database]:
             "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
         },
     )
+    event.listen(engine.sync_engine, "connect", _send_arrays_binary)
     try:
         yield Database(engine)
     finally:
         await engine.dispose()
+
+
+def _send_arrays_binary(connection: Any, _record: object) -> None:
+    # A batch's payloads and states go as one array: as text each byte would be two digits, escaped and read back.
+    connection.driver_connection.adapters.register_dumper(list, ListBinaryDumper)
