@@ -1,18 +1,26 @@
-"""`up`, `status`, `down` and `demo`: a second start harms nothing, and nothing is left running."""
+"""`up`, `status`, `down` and `demo`: a second start harms nothing, nor does a taken port; nothing is left running."""
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from deploy.home import Home, Living
+from deploy import figures
+from deploy.home import Home, Living, free_ports
+from deploy.local.process import free_port
+from deploy.simulator.calibration import BOOKS, CHANGES, OVERROUND
+from deploy.simulator.market import MARKETS
+from deploy.stack import Simulated, Stack, StackSettings
+from services.shared.testing import eventually
 
 STRATUM = [sys.executable, "-m", "deploy.cli"]
 #: A slow machine that does other things as well.
@@ -24,10 +32,10 @@ def home() -> Iterator[Home]:
     """A folder that the database's user may enter."""
     folder = Path(tempfile.mkdtemp(prefix="stratum-test-"))
     folder.chmod(0o711)
-    yield Home(folder)
-    subprocess.run(
-        [*STRATUM, "down", "--home", str(folder)], check=False, timeout=DEADLINE_SECONDS, capture_output=True
-    )
+    home = Home(folder)
+    yield home
+    if home.living() is not None:
+        stratum("down", "--home", str(folder))
     shutil.rmtree(folder)
 
 
@@ -102,3 +110,28 @@ def test_ctrl_c_ends_the_demo_with_a_sentence_and_everything_with_it() -> None:
     assert demo.wait(DEADLINE_SECONDS) == 130
     assert len(processes) >= 6
     assert not [process for process in processes if process.is_running()]
+
+
+async def test_a_port_that_was_taken_meanwhile_is_replaced_and_the_run_tells_its_own_figures(home: Home) -> None:
+    said: list[str] = []
+    with socket.socket() as somebody:
+        somebody.bind(("127.0.0.1", free_port()))
+        somebody.listen()
+        taken = somebody.getsockname()[1]
+        settings = StackSettings(home, replace(free_ports(), postgres=taken), Simulated(speed=120.0), gateway=False)
+
+        async with Stack(settings, said.append) as stack:
+            assert stack.settings.ports.postgres != taken
+
+            async def told() -> dict[str, float] | None:
+                run = await figures.of_run(stack)
+                return run if CHANGES in run else None
+
+            measured = await eventually(told, within=60.0)
+
+    assert [sentence for sentence in said if "taken" in sentence] == [
+        f"port {taken} (postgres) is taken: using {stack.settings.ports.postgres}"
+    ]
+    for market in MARKETS:
+        assert 0.02 < measured[f"{OVERROUND} {market}"] < 0.09
+    assert 5 < measured[BOOKS] <= 10
