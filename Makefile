@@ -44,7 +44,7 @@ test-integration: $(READY) ## One service with real PostgreSQL and NATS
 test-e2e: $(READY) ## The whole stack, through the gateway
 	$(BIN)/pytest tests/e2e -q
 
-check: lint types contracts current test ## Exactly what CI runs
+check: lint contracts types test-unit current test-integration test-e2e ## Exactly what CI runs, the quickest first
 
 lint: $(READY) ## ruff, import directions, purity
 	$(BIN)/ruff check .

@@ -190,7 +190,7 @@ def up(
             start_new_session=True,
         )
     living = _await_up(place, supervisor)
-    console.print(f"Up, with {living.market}.")
+    console.print(f"Up, with {living.market}. What runs: `stratum status`; stop it: `stratum down`.", soft_wrap=True)
     _say_where(living)
 
 
@@ -235,7 +235,8 @@ def status(home: HomeOption = DEFAULT_HOME) -> None:
     if living is None:
         console.print(f"Nothing runs in {home}. Start it with `stratum up`.")
         raise typer.Exit(3)
-    table = Table(title=f"{living.market}, process {living.pid}")
+    console.print(f"Up, with {living.market}; process {living.pid}.", soft_wrap=True)
+    table = Table()
     for heading in ("name", "state", "process", "port", "CPU s"):
         table.add_column(heading, justify="right" if heading in ("process", "port", "CPU s") else "left")
     for name, pid in living.processes.items():

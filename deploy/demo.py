@@ -49,7 +49,7 @@ async def run(settings: StackSettings, console: Console, seconds: float | None) 
                 task.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(showing, failing, return_exceptions=True)
-            console.print(by_type_and_tier(_nested(seen.signals)))
+            console.print(by_type_and_tier(_nested(seen.signals)) if seen.signals else "No signals yet.")
             console.print(await _looked(stack))
             console.print("stopping everything…", style="dim")
     console.print("Everything has ended; nothing is left running.", style="bold")
