@@ -92,6 +92,8 @@ def _could_stand_apart(market: MarketState, changed: frozenset[MarketKey], momen
     return (
         market.key in changed
         or bool(market.held_back)
+        # A start that was put off ends the rest that the game had brought, though nothing else may have changed.
+        or moment.pregame_since == moment.now
         or any(episode.told_multiple == 0 for episode in market.episodes)
         or dislocation.after_silence(market, moment)
     )

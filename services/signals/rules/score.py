@@ -26,8 +26,8 @@ TIMING: Mapping[TimeBucket, float] = {
     TimeBucket.INPLAY: 6.0,
     TimeBucket.UNKNOWN: 0.0,
 }
-#: The most that each part of the strength can be. The first that has room carries the rounding to a whole number;
-#: magnitude comes last, because it is the part that a reader checks by hand.
+#: The most that each part of the strength can be. The first that is not 0 and has room carries the rounding to a whole
+#: number; magnitude comes last, because it is the part that a reader checks by hand.
 STRENGTH_CAPS: Mapping[str, int] = {"speed": 30, "books": 20, "key_mass": 10, "magnitude": 50}
 SHOWN_PARTS = ("magnitude", "speed", "books", "key_mass")
 
@@ -83,8 +83,8 @@ def strength(magnitude: float, speed: float, books: float, key_mass: float = 0.0
     whole = math.floor(canonical(0.5 + math.fsum(exact.values())))
     tenths = {name: _tenths(points) for name, points in exact.items()}
     missing = whole * 10 - sum(tenths.values())
-    for name, cap in STRENGTH_CAPS.items():
-        carried = max(-tenths[name], min(cap * 10 - tenths[name], missing))
+    for name in sorted(STRENGTH_CAPS, key=lambda part: tenths[part] == 0):
+        carried = max(-tenths[name], min(STRENGTH_CAPS[name] * 10 - tenths[name], missing))
         tenths[name] += carried
         missing -= carried
     parts = [ScorePart(name, tenths[name] / 10.0) for name in SHOWN_PARTS]

@@ -272,3 +272,14 @@ def test_agreement_of_the_others_takes_the_place_of_speed() -> None:
 
     assert parts == {"magnitude": 25.0, "speed": 30.0, "books": 10.0, "key_mass": 0.0, "clamp": 0.0}
     assert calm.strength == 65
+
+
+def test_a_start_that_is_put_off_lets_an_unchanged_book_stand_apart_again() -> None:
+    in_play = against_five(-4.5).starting(against_five(-4.5).observed_at - minutes(5))
+    boards = steady(in_play, 3)
+    put_off = boards[-1].later(minutes(1))
+    put_off = put_off.starting(put_off.observed_at + minutes(120))
+    again = steady(put_off, 4)
+
+    (signal,) = apart(tell([*boards, *again]))
+    assert signal.observed_at == again[1].observed_at
