@@ -316,7 +316,7 @@ class Stage(Generic[M, S]):
                 self._await_keyframe(batch, event, delivery.event_id)
                 return
             outcome = self._fold.step(event.state, arrival.message)
-        except Malformed as error:
+        except (Malformed, OverflowError) as error:  # a timestamp that no calendar has overflows wherever it is read
             batch.dead.append((delivery, str(error)))
             self._await_keyframe(batch, event, delivery.event_id)
             return
