@@ -268,7 +268,7 @@ async def test_every_call_is_in_the_access_log_with_what_was_asked(caller, gatew
 
 async def test_a_second_gateway_on_the_same_port_refuses_to_start(gateway, tmp_path):
     second = Envoy(tmp_path, gateway.gateway.services, port=gateway.gateway.port)
-    with pytest.raises(ServerFailedError, match="in use"):
+    with pytest.raises(ServerFailedError, match="is taken"):
         second.start()
 
 
