@@ -80,6 +80,9 @@ class Recorder:
                 believed.append(is_believable(states.values(), poll))
                 if believed[-1]:
                     told.extend(_apply(states, rows, poll, answered.quota))
+            newest = {poll.sport_key: poll for poll in _kept(batch, believed) if poll.whole}
+            for sport_key, poll in newest.items():
+                rows.books[sport_key] = tuple(_book_health(sport_key, poll.seen.events))
             await store.write(connection, rows)
             await self._note_health(connection, batch, believed)
             await self._outbox.add(connection, [wire.outgoing(observation) for observation in told])
@@ -164,6 +167,10 @@ def _asking(poll: Poll, requested: frozenset[str]) -> Poll:
     return replace(poll, keyframes=poll.keyframes | requested) if requested else poll
 
 
+def _kept(batch: Sequence[Answered], believed: Sequence[bool]) -> list[Poll]:
+    return [answered.poll for answered, good in zip(batch, believed, strict=True) if good]
+
+
 def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) -> list[Observation]:
     """Takes one poll into the states and the rows; what is to be told of it."""
     told = []
@@ -171,6 +178,8 @@ def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) 
     for step in observe_poll(states, poll):
         state = step.state
         before = states.get(state.event_id)
+        if before is None:
+            rows.first.append(state)
         if before is None or before.commence_time != state.commence_time:
             rows.starts.append(state)
         states[state.event_id] = rows.states[state.event_id] = state
@@ -197,8 +206,6 @@ def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) 
         )
     )
     rows.quarantined.extend((book, poll.observed_at) for book in poll.seen.quarantined)
-    if poll.whole:
-        rows.books[poll.sport_key] = tuple(_book_health(poll.sport_key, events))
     counted = {
         "responses": 1,
         "events": len(events),

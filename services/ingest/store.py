@@ -20,7 +20,6 @@ from sqlalchemy import (
     Table,
     Text,
     TextClause,
-    bindparam,
     delete,
     func,
     select,
@@ -269,6 +268,8 @@ class Rows:
     """What some polls leave to be written. An event's newest state stands for all before it."""
 
     states: dict[str, EventState] = field(default_factory=dict)
+    #: Events as they were when first seen.
+    first: list[EventState] = field(default_factory=list)
     starts: list[EventState] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     disappearances: list[Disappearance] = field(default_factory=list)
@@ -355,6 +356,7 @@ async def write(connection: AsyncConnection, rows: Rows) -> None:
     await _insert(connection, _DISAPPEARANCES, rows.disappearances)
     await _insert(connection, _STARTS, rows.starts)
     states = sorted(rows.states.values(), key=lambda state: state.event_id)
+    await _insert(connection, _GAMES, rows.first)
     await _insert(connection, _GAMES, states)
     await _insert(connection, _STATES, [_StateRow.of(state) for state in states])
     await _insert(connection, _POLLS, rows.polls)
@@ -489,11 +491,13 @@ class _StateRow:
     partition: int
     applied_revision: int
     awaiting_keyframe: bool
-    state: bytes
+    #: In hexadecimal, as PostgreSQL reads bytes from text.
+    state: str
 
     @classmethod
     def of(cls, state: EventState) -> _StateRow:
-        return cls(state.event_id, partition_of(state.event_id), state.revision, False, _encoder.encode(state))
+        encoded = _encoder.encode(state).hex()
+        return cls(state.event_id, partition_of(state.event_id), state.revision, False, f"\\x{encoded}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,7 +510,7 @@ class _TallyRow:
 
 @dataclass(frozen=True, slots=True)
 class _Insert:
-    """An insert of many rows in one statement: each column travels as one array."""
+    """An insert of many rows in one statement. They travel as JSON: the driver writes arrays value by value."""
 
     statement: TextClause
     #: Column to the attribute that fills it.
@@ -516,19 +520,20 @@ class _Insert:
 def _prepared(table: Table, conflict: str, **attributes: str) -> _Insert:
     """Builds the insert. `attributes` names what fills a column where it is not called as the column."""
     names = _names(table)
-    arrays = ", ".join(f"CAST(:{name} AS {table.c[name].type.compile(_dialect)}[])" for name in names)
+    types = ", ".join(f'"{name}" {table.c[name].type.compile(_dialect)}' for name in names)
     columns = ", ".join(f'"{name}"' for name in names)
     statement = text(
         f"INSERT INTO {table.fullname} AS stored ({columns}) "  # noqa: S608 - our own tables' names
-        f"SELECT * FROM unnest({arrays}) ON CONFLICT {conflict}"
-    ).bindparams(*(bindparam(name) for name in names))
+        f"SELECT {columns} FROM json_to_recordset(CAST(:rows AS json)) AS given ({types}) ON CONFLICT {conflict}"
+    )
     return _Insert(statement, {name: attributes.get(name, name) for name in names})
 
 
 async def _insert(connection: AsyncConnection, prepared: _Insert, rows: Sequence[object]) -> None:
     if rows:
-        values = {name: [getattr(row, attribute) for row in rows] for name, attribute in prepared.attributes.items()}
-        await connection.execute(prepared.statement, values)
+        columns = prepared.attributes.items()
+        values = [{name: getattr(row, attribute) for name, attribute in columns} for row in rows]
+        await connection.execute(prepared.statement, {"rows": msgspec.json.encode(values).decode()})
 
 
 _SNAPSHOTS = _prepared(odds_snapshots, "DO NOTHING")

@@ -28,7 +28,7 @@ KEPT = ("games", "game_starts", "odds_snapshots", "disappearances", "polls", "ev
 
 
 def a_past(seed: int = 7) -> list[tuple[Any, Any]]:
-    """Fifteen-minute samples of four games whose books move, vanish and return."""
+    """Fifteen-minute samples of four games whose books move, vanish and return; the last one is put up later."""
     chance = random.Random(seed)
     past = []
     for number in range(ANSWERS):
@@ -44,7 +44,7 @@ def a_past(seed: int = 7) -> list[tuple[Any, Any]]:
                 for key in ("draftkings", "betmgm", "fanduel")
                 if chance.random() < 0.9
             ]
-            if chance.random() < 0.95:
+            if chance.random() < 0.95 and (game < 3 or number >= 20):
                 events.append(
                     an_event(*books, event_id=f"game{game}", commence_time=START + timedelta(hours=20 + game))
                 )
@@ -97,7 +97,7 @@ async def test_a_walk_that_dies_anywhere_leaves_what_an_undisturbed_one_does(
     await walk(provider, api, undisturbed, bus, batch=16)
     expected = await everything(undisturbed, bus)
     assert len(expected["polls"]) == ANSWERS
-    assert len(expected["messages"]) >= ANSWERS * 4
+    assert len(expected["messages"]) >= ANSWERS * 3
 
     await start_over(bus)
     killed = await database_for("ingest")
