@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from stratum.common.v1 import market_pb2
 from stratum.ingest.v1 import events_pb2, ingest_service_pb2
 
-from services.ingest.changes import Coverage, HeldOutcome, HeldQuote, Observation
+from services.ingest.changes import Coverage, HeldOutcome, Observation
 from services.ingest.store import BookHealth
 from services.shared.bus import Outgoing
 from services.shared.identity import EPOCH
@@ -28,13 +28,17 @@ def outgoing(observation: Observation) -> Outgoing:
     return Outgoing(
         event_id=observation.event_id,
         message_id=f"{observation.event_id}:{observation.revision}",
-        payload=event_observed(observation).SerializeToString(),
+        payload=event_observed(observation),
     )
 
 
-def event_observed(observation: Observation) -> events_pb2.EventObserved:
-    """One event as one poll saw it."""
-    return events_pb2.EventObserved(
+def event_observed(observation: Observation) -> bytes:
+    """One event as one poll saw it: an `EventObserved`, serialised.
+
+    Messages whose bytes follow one another are one message that has all their fields, so the bytes of a quote that
+    keyframe after keyframe repeats are made once.
+    """
+    opening = events_pb2.EventObserved(
         event=market_pb2.EventHeader(
             event_id=observation.event_id,
             sport_key=observation.sport_key,
@@ -47,8 +51,24 @@ def event_observed(observation: Observation) -> events_pb2.EventObserved:
             home_team=observation.home_team,
             away_team=observation.away_team,
             keyframe=observation.keyframe,
-        ),
-        changes=[book_quote(quote) for quote in observation.changes],
+        )
+    )
+    changes = [
+        _change(
+            quote.book,
+            quote.market,
+            quote.player,
+            quote.line,
+            quote.outcomes,
+            quote.told_update,
+            quote.changed_after,
+            quote.changed_by,
+            quote.observed_at,
+            quote.previous_seen_at,
+        )
+        for quote in observation.changes
+    ]
+    ending = events_pb2.EventObserved(
         removed=[
             events_pb2.QuoteRemoved(book=book, key=market_pb2.MarketKey(market=market, player=player))
             for market, player, book in observation.removed
@@ -62,6 +82,7 @@ def event_observed(observation: Observation) -> events_pb2.EventObserved:
             for read in observation.reads
         ],
     )
+    return b"".join((opening.SerializeToString(), *changes, ending.SerializeToString()))
 
 
 def coverage(asked: Coverage) -> market_pb2.Coverage:
@@ -69,31 +90,45 @@ def coverage(asked: Coverage) -> market_pb2.Coverage:
     return market_pb2.Coverage(markets=asked.markets, books=asked.books)
 
 
-def book_quote(quote: HeldQuote) -> market_pb2.BookQuote:
-    """A quote whole, with the reading that consumers are to know of."""
-    return market_pb2.BookQuote(
-        book=quote.book,
-        key=market_pb2.MarketKey(market=quote.market, player=quote.player),
-        line=quote.line,
-        outcomes=[_outcome(outcome) for outcome in quote.outcomes],
-        last_update=timestamp(quote.told_update),
-        changed_after=timestamp(quote.changed_after),
-        changed_by=timestamp(quote.changed_by),
-        observed_at=timestamp(quote.observed_at),
-        previous_seen_at=timestamp(quote.previous_seen_at),
+# As many as a large board with props has quotes: with fewer, each keyframe would push out what the next one needs.
+@lru_cache(1 << 16)
+def _change(
+    book: str,
+    market: str,
+    player: str,
+    line: float | None,
+    outcomes: tuple[HeldOutcome, ...],
+    told_update: datetime | None,
+    changed_after: datetime | None,
+    changed_by: datetime | None,
+    observed_at: datetime,
+    previous_seen_at: datetime | None,
+) -> bytes:
+    """A quote whole, with the reading that consumers are to know of, as one of the changes of an `EventObserved`."""
+    # Every part is made in its place: a message that is given to another one is copied.
+    told = events_pb2.EventObserved()
+    quote = told.changes.add(
+        book=book,
+        line=line,
+        last_update=timestamp(told_update),
+        changed_after=timestamp(changed_after),
+        changed_by=timestamp(changed_by),
+        observed_at=timestamp(observed_at),
+        previous_seen_at=timestamp(previous_seen_at),
     )
-
-
-def _outcome(outcome: HeldOutcome) -> market_pb2.OutcomePrice:
-    return market_pb2.OutcomePrice(
-        outcome=_OUTCOMES[outcome.outcome],
-        price=outcome.price,
-        observed_at=timestamp(outcome.observed_at),
-        snapshot_id=outcome.snapshot_id,
-        link=outcome.link,
-        limit=outcome.limit,
-        sid=outcome.sid,
-    )
+    quote.key.market = market
+    quote.key.player = player
+    for outcome in outcomes:
+        quote.outcomes.add(
+            outcome=_OUTCOMES[outcome.outcome],
+            price=outcome.price,
+            observed_at=timestamp(outcome.observed_at),
+            snapshot_id=outcome.snapshot_id,
+            link=outcome.link,
+            limit=outcome.limit,
+            sid=outcome.sid,
+        )
+    return told.SerializeToString()
 
 
 def book_health(book: BookHealth, now: datetime | None) -> ingest_service_pb2.BookHealth:
