@@ -13,6 +13,7 @@ import json
 import random
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -427,6 +428,9 @@ def _page(answer: Answer[object]) -> Answer[Page[object]]:
 
 def _decoded(path: str, body: bytes) -> object:
     """The body as plain values, bare NaN included; an `UnreadableBody` to raise when it is cut off or no JSON."""
+    # The strict reader gives what the lenient one does, in a fraction of the time, or refuses.
+    with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+        return msgspec.json.decode(body)
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
