@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from services.ingest import store
 from services.ingest.changes import Coverage, Poll
 from services.ingest.config import Config
-from services.ingest.normalize import normalize
+from services.ingest.normalize import Memory, normalize
 from services.ingest.poller import acquire, release
 from services.ingest.provider import Answer, OddsApi, Page, RateLimited, Unavailable
 from services.ingest.recorder import Answered, Recorder
@@ -71,6 +71,7 @@ class Backfill:
         self._outbox = outbox
         self._holder = holder
         self._attempts = 0
+        self._memory = Memory()
 
     async def run(self, sport_key: str, since: datetime, until: datetime, progress: Progress) -> None:
         """Walks from `since` to `until`, both included; goes on where an earlier run of the same walk stopped.
@@ -178,7 +179,7 @@ class Backfill:
             observed_at=observed_at,
             expected_interval_seconds=self._interval(gaps, observed_at, following),
             asked=Coverage(answer.markets, self._config.asked_books),
-            seen=normalize(page.data, cursor.sport_key),
+            seen=normalize(page.data, cursor.sport_key, self._memory),
         )
         return Stop(Answered(poll, answer.quota), onward)
 

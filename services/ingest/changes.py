@@ -13,8 +13,10 @@ sight and its first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+import msgspec
 
 from services.ingest.normalize import OutcomeQuote, Quote, Seen, SeenEvent
 from services.shared.identity import snapshot_id
@@ -43,8 +45,7 @@ class Coverage:
         return market in self.markets and (not self.books or book in self.books)
 
 
-@dataclass(frozen=True, slots=True)
-class HeldOutcome:
+class HeldOutcome(msgspec.Struct, frozen=True):
     """One side of a quote, and since when it has stood at its price and line."""
 
     outcome: str
@@ -56,8 +57,7 @@ class HeldOutcome:
     sid: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HeldQuote:
+class HeldQuote(msgspec.Struct, frozen=True):
     """A quote as last seen, with everything about it that has been told."""
 
     book: str
@@ -241,33 +241,34 @@ def observe(before: EventState | None, seen: SeenEvent | None, poll: Poll) -> St
     event = _header(before, seen)
     # Other teams under the same id, or the same ones swapped, are another event: nothing held speaks for these sides.
     anew = before is None or (before.home_team, before.away_team) != (event.home_team, event.away_team)
-    held = {} if before is None or anew else {quote.key: quote for quote in before.quotes}
+    held = {} if before is None or anew else {known.key: known for known in before.quotes}
     present: dict[QuoteKey, HeldQuote] = {}
     told: set[QuoteKey] = set()
     snapshots: list[Snapshot] = []
     changed = 0
     for quote in seen.quotes if seen is not None else ():
-        old = held.get(quote.key)
+        key = quote.key
+        old = held.get(key)
         new = _hold(event.event_id, old, quote, poll.observed_at)
-        present[quote.key] = new
+        present[key] = new
         if new.observed_at == poll.observed_at:
             changed += 1
-            told.add(quote.key)
+            told.add(key)
             snapshots.extend(_snapshots(event.event_id, new, poll.observed_at))
         elif old is not None and old.outcomes != new.outcomes:
-            told.add(quote.key)
+            told.add(key)
     removed: list[QuoteKey] = []
-    absent: list[HeldQuote] = []
+    absent: dict[QuoteKey, HeldQuote] = {}
     disappearances: list[Disappearance] = []
     for key, known in held.items():
         if key in present:
             continue
         if known.gone:
             if poll.observed_at - known.seen_at < REMEMBER_GONE:
-                absent.append(known)
+                absent[key] = known
         elif seen is None or poll.asked.asks_for(known.market, known.book):
             removed.append(key)
-            absent.append(replace(known, gone=True))
+            absent[key] = msgspec.structs.replace(known, gone=True)
             disappearances.append(
                 Disappearance(event.event_id, known.book, known.market, known.player, known.seen_at, poll.observed_at)
             )
@@ -282,8 +283,7 @@ def observe(before: EventState | None, seen: SeenEvent | None, poll: Poll) -> St
     for key in (*told, *reads):
         held_now = present[key]
         if held_now.told_update != held_now.last_update:
-            update = held_now.last_update
-            present[key] = _seen_again(held_now, held_now.outcomes, update, update, held_now.seen_at)
+            present[key] = msgspec.structs.replace(held_now, told_update=held_now.last_update)
     keyframe = (
         before is None
         or anew
@@ -300,7 +300,7 @@ def observe(before: EventState | None, seen: SeenEvent | None, poll: Poll) -> St
         observed_at=poll.observed_at,
         keyframe_at=poll.observed_at if before is None or keyframe else before.keyframe_at,
         gone=seen is None,
-        quotes=tuple(sorted((*present.values(), *absent), key=_by_key)),
+        quotes=_in_order(present | absent),
     )
     observation = Observation(
         event_id=event.event_id,
@@ -314,7 +314,7 @@ def observe(before: EventState | None, seen: SeenEvent | None, poll: Poll) -> St
         expected_interval_seconds=poll.expected_interval_seconds,
         asked=poll.asked,
         keyframe=keyframe,
-        changes=tuple(present[key] for key in sorted(present if keyframe else told)),
+        changes=_in_order(present if keyframe else {key: present[key] for key in told}),
         removed=() if keyframe else tuple(sorted(removed)),
         reads=() if keyframe else tuple(reads[key] for key in sorted(reads)),
     )
@@ -327,20 +327,26 @@ def _header(before: EventState | None, seen: SeenEvent | None) -> SeenEvent | Ev
     return event
 
 
-def _by_key(quote: HeldQuote) -> QuoteKey:
-    return quote.key
+def _in_order(quotes: Mapping[QuoteKey, HeldQuote]) -> tuple[HeldQuote, ...]:
+    return tuple([quotes[key] for key in sorted(quotes)])
 
 
 def _hold(event_id: str, old: HeldQuote | None, new: Quote, observed_at: datetime) -> HeldQuote:
     """The quote as it is now known, given what it was."""
     standing = old if old is not None and not old.gone and old.line == new.line else None
+    if (
+        standing is not None
+        and len(standing.outcomes) == len(new.outcomes)
+        and all(map(_stands, standing.outcomes, new.outcomes))
+    ):
+        return msgspec.structs.replace(standing, last_update=new.last_update, seen_at=observed_at)
     outcomes = tuple(_hold_outcome(event_id, standing, new, outcome, observed_at) for outcome in new.outcomes)
     if (
         standing is not None
         and len(standing.outcomes) == len(outcomes)
         and all(outcome.observed_at < observed_at for outcome in outcomes)
     ):
-        return _seen_again(standing, outcomes, new.last_update, standing.told_update, observed_at)
+        return msgspec.structs.replace(standing, outcomes=outcomes, last_update=new.last_update, seen_at=observed_at)
     after, by = (None, None) if old is None else _change_interval(old, new.last_update, observed_at)
     return HeldQuote(
         book=new.book,
@@ -358,27 +364,14 @@ def _hold(event_id: str, old: HeldQuote | None, new: Quote, observed_at: datetim
     )
 
 
-def _seen_again(
-    quote: HeldQuote,
-    outcomes: tuple[HeldOutcome, ...],
-    last_update: datetime | None,
-    told_update: datetime | None,
-    seen_at: datetime,
-) -> HeldQuote:
-    # Spelled out: it is done for every quote of every answer, and `replace` takes five times as long.
-    return HeldQuote(
-        book=quote.book,
-        market=quote.market,
-        player=quote.player,
-        line=quote.line,
-        outcomes=outcomes,
-        last_update=last_update,
-        told_update=told_update,
-        observed_at=quote.observed_at,
-        seen_at=seen_at,
-        changed_after=quote.changed_after,
-        changed_by=quote.changed_by,
-        previous_seen_at=quote.previous_seen_at,
+def _stands(held: HeldOutcome, offered: OutcomeQuote) -> bool:
+    """Whether a side is offered in every respect as it was."""
+    return (
+        held.price == offered.price
+        and held.outcome == offered.outcome
+        and held.link == offered.link
+        and held.limit == offered.limit
+        and held.sid == offered.sid
     )
 
 
@@ -390,7 +383,7 @@ def _hold_outcome(
         if held.outcome == outcome.outcome and held.price == outcome.price:
             if held.link == outcome.link and held.limit == outcome.limit and held.sid == outcome.sid:
                 return held
-            return replace(held, link=outcome.link, limit=outcome.limit, sid=outcome.sid)
+            return msgspec.structs.replace(held, link=outcome.link, limit=outcome.limit, sid=outcome.sid)
     return HeldOutcome(
         outcome=outcome.outcome,
         price=outcome.price,

@@ -17,7 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, TypeGuard
+
+import msgspec
 
 from services.ingest.bookmakers import canonical_book
 from services.shared.identity import EPOCH
@@ -82,8 +85,7 @@ class Rejection(StrEnum):
     UNREADABLE_TIME = "unreadable_time"
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeQuote:
+class OutcomeQuote(msgspec.Struct, frozen=True):
     """One side of a book's quote."""
 
     #: home, away, draw, over or under.
@@ -96,8 +98,7 @@ class OutcomeQuote:
     sid: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(msgspec.Struct, frozen=True):
     """One book's whole market: every side, and the canonical side's line."""
 
     book: str
@@ -156,12 +157,55 @@ class Seen:
         return not self.events and not self.unreadable
 
 
-def normalize(body: object, sport_key: str = "") -> Seen:
+#: What a market is read as: for each player, in order, the line and the sides.
+_Sides = tuple[tuple[str, float | None, tuple[OutcomeQuote, ...]], ...]
+#: What decides, beside the outcomes themselves, how they are read: American or not, event, home and away, book, market.
+_MarketKey = tuple[bool, str, str, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A market of which every outcome was used, as it was given and as it was read."""
+
+    outcomes: Sequence[object]
+    link: str | None
+    sides: _Sides
+
+
+class Memory:
+    """The markets of the last response: most of them come again as they were, dated anew, and are not read again.
+
+    It saves time and changes no result: to be kept between the responses about one sport.
+    """
+
+    def __init__(self) -> None:
+        self._markets: Mapping[_MarketKey, _Known] = {}
+        self._next: dict[_MarketKey, _Known] = {}
+
+    def recall(self, key: _MarketKey, outcomes: Sequence[object], link: str | None) -> _Sides | None:
+        """What exactly these outcomes were read as in the last response; None when they must be read."""
+        known = self._markets.get(key)
+        if known is None or known.outcomes != outcomes or known.link != link:
+            return None
+        self._next[key] = known
+        return known.sides
+
+    def keep(self, key: _MarketKey, outcomes: Sequence[Mapping[str, Any]], link: str | None, sides: _Sides) -> None:
+        """Remembers a market if nothing that is read otherwise could pass for its outcomes."""
+        if all(_is_unmistakable(value) for outcome in outcomes for value in outcome.values()):
+            self._next[key] = _Known(outcomes, link, sides)
+
+    def turn(self) -> None:
+        """Ends a response: forgets what was not in it."""
+        self._markets, self._next = self._next, {}
+
+
+def normalize(body: object, sport_key: str = "", memory: Memory | None = None) -> Seen:
     """What a response of the odds or event-odds endpoint shows; `sport_key` serves events that do not say their own."""
     given = [body] if _is_object(body) else body
     if not _is_list(given):
         return Seen(rejected={Rejection.MALFORMED: 1})
-    return _Reader(american=is_american(given), sport_key=sport_key).read(given)
+    return _Reader(is_american(given), sport_key, memory or Memory()).read(given)
 
 
 def is_american(events: Sequence[object]) -> bool:
@@ -185,9 +229,10 @@ def is_american(events: Sequence[object]) -> bool:
 class _Reader:
     """Reads the events of one response, counting what it leaves out."""
 
-    def __init__(self, american: bool, sport_key: str) -> None:
+    def __init__(self, american: bool, sport_key: str, memory: Memory) -> None:
         self._american = american
         self._sport_key = sport_key
+        self._memory = memory
         self._rejected: Counter[Rejection] = Counter()
         self._quarantined: dict[str, SeenBook] = {}
 
@@ -211,6 +256,7 @@ class _Reader:
                 unreadable.add(event_id)
             else:
                 events.append(first)
+        self._memory.turn()
         return Seen(
             events=tuple(events),
             unreadable=frozenset(unreadable),
@@ -243,7 +289,7 @@ class _Reader:
             home_team=home,
             away_team=away,
             commence_time=self._time(item.get("commence_time")),
-            quotes=self._quotes(books, _Names(home, away)),
+            quotes=self._quotes(books, _Names(event_id, home, away)),
         )
 
     def _quotes(self, books: Sequence[object], names: _Names) -> tuple[Quote, ...]:
@@ -255,10 +301,10 @@ class _Reader:
         quotes = []
         for key in sorted(copies):
             first, *others = copies[key]
-            if any(other != first for other in others):
-                self._rejected[Rejection.DUPLICATE_QUOTE] += sum(len(copy.outcomes) for copy in copies[key])
-            else:
-                self._rejected[Rejection.DUPLICATE_QUOTE] += sum(len(copy.outcomes) for copy in others)
+            contradicted = bool(others) and any(other != first for other in others)
+            for copy in copies[key] if contradicted else others:
+                self._rejected[Rejection.DUPLICATE_QUOTE] += len(copy.outcomes)
+            if not contradicted:
                 quotes.append(first)
         return tuple(quotes)
 
@@ -290,29 +336,42 @@ class _Reader:
             self._reject(Rejection.MALFORMED, market)
             return
         key: str = market["key"]
-        kind = market_kind(key)
-        if kind is None:
-            self._reject(_why_unread(key), market)
-            return
+        link = _link(market.get("link")) or book_link
+        place = (self._american, names.event_id, names.home, names.away, book, key)
+        sides = self._memory.recall(place, market["outcomes"], link)
+        if sides is None:
+            kind = market_kind(key)
+            if kind is None:
+                self._reject(_why_unread(key), market)
+                return
+            rejected = self._rejected.total()
+            sides = tuple(self._outcomes(key, kind, market["outcomes"], names, link))
+            if self._rejected.total() == rejected:
+                self._memory.keep(place, market["outcomes"], link, sides)
+        # The odds endpoint dates book and market, event odds only the market, and older bodies only the book.
+        given_update = market.get("last_update")
+        last_update = self._time(book_update if given_update is None else given_update, optional=True)
+        for player, line, outcomes in sides:
+            yield Quote(book, key, player, line, outcomes, last_update)
+
+    def _outcomes(
+        self, market: str, kind: MarketKind, given: Sequence[object], names: _Names, link: str | None
+    ) -> Iterator[tuple[str, float | None, tuple[OutcomeQuote, ...]]]:
         by_player: dict[str, list[Mapping[str, Any]]] = {}
-        for outcome in market["outcomes"]:
+        for outcome in given:
             if not _is_object(outcome):
                 self._reject(Rejection.MALFORMED, outcome)
-            elif not key.startswith("player_"):
+            elif not market.startswith("player_"):
                 by_player.setdefault("", []).append(outcome)
             elif (player := _text(outcome.get("description"))) is None:
                 self._reject(Rejection.MISSING_PLAYER, outcome)
             else:
                 by_player.setdefault(player, []).append(outcome)
-        # The odds endpoint dates book and market, event odds only the market, and older bodies only the book.
-        given_update = market.get("last_update")
-        last_update = self._time(book_update if given_update is None else given_update, optional=True)
-        link = _link(market.get("link")) or book_link
         for player in sorted(by_player):
             sided = self._sides(by_player[player], kind, names, link)
             if sided is not None:
                 line, outcomes = sided
-                yield Quote(book, key, player, line, outcomes, last_update)
+                yield player, line, outcomes
 
     def _sides(
         self, given: Sequence[Mapping[str, Any]], kind: MarketKind, names: _Names, link: str | None
@@ -393,7 +452,10 @@ class _Reader:
 class _Names:
     """Which side an outcome's name means: the teams of the event, and the words every market shares."""
 
-    def __init__(self, home: str, away: str) -> None:
+    def __init__(self, event_id: str, home: str, away: str) -> None:
+        self.event_id = event_id
+        self.home = home
+        self.away = away
         self._teams = {"draw": "draw", _folded(home): "home", _folded(away): "away"}
         #: Names as they were given before: an event repeats the same few some hundred times.
         self._known: dict[tuple[object, bool], str | None] = {}
@@ -413,12 +475,21 @@ class _Names:
 
 def read_time(given: object) -> datetime | None:
     """A moment in UTC from ISO text with a zone or from seconds since 1970; None for anything else."""
+    if isinstance(given, str):
+        return _read_iso(given)
     try:
-        if isinstance(given, str):
-            moment = datetime.fromisoformat(given)
-            return None if moment.tzinfo is None else moment.astimezone(UTC)
         seconds = _number(given)
         return None if seconds is None else EPOCH + timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        return None
+
+
+# The markets of a book are mostly dated alike, and so are the responses that repeat them.
+@lru_cache(4096)
+def _read_iso(given: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(given)
+        return None if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
@@ -435,13 +506,13 @@ def _every_outcome(part: object) -> Iterator[dict[str, Any]]:
     waiting = [part]
     while waiting:
         item = waiting.pop()
-        if _is_list(item):
-            waiting.extend(item)
-        elif _is_object(item):
+        if isinstance(item, dict):
             if "price" in item:
                 yield item
-                continue
-            waiting.extend(item[name] for name in ("outcomes", "markets", "bookmakers") if name in item)
+            else:
+                waiting.extend([item[name] for name in ("outcomes", "markets", "bookmakers") if name in item])
+        elif isinstance(item, list):
+            waiting.extend(item)
 
 
 def _event_id(item: object) -> str | None:
@@ -458,7 +529,17 @@ def _is_list(value: object) -> TypeGuard[list[Any]]:
 
 
 def _is_key(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and KEY.fullmatch(value) is not None
+    return isinstance(value, str) and _may_be_key(value)
+
+
+@lru_cache(4096)
+def _may_be_key(text: str) -> bool:
+    return KEY.fullmatch(text) is not None
+
+
+def _is_unmistakable(value: object) -> bool:
+    """Whether what equals this is read like this. True equals 1 and is no number; what is nested is not looked into."""
+    return value is None or isinstance(value, str) or (isinstance(value, int | float) and value not in (0, 1))
 
 
 def _number(value: object) -> float | None:

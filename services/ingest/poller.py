@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from services.ingest import store
 from services.ingest.changes import Coverage, Poll
 from services.ingest.config import Config
-from services.ingest.normalize import Seen, normalize
+from services.ingest.normalize import Memory, Seen, normalize
 from services.ingest.provider import Answer, KeyRefused, NotFound, OddsApi, OutOfCredits, ProviderFailure
 from services.ingest.recorder import Answered, Recorder
 from services.ingest.store import Lease, LeaseLost
@@ -44,6 +44,7 @@ class Poller:
         self._outbox = outbox
         self._holder = holder
         self._observed: dict[str, datetime] = {}
+        self._memories: dict[str, Memory] = {}
 
     async def run(self) -> NoReturn:
         """Never returns by itself. Loses and regains the lease as the database says."""
@@ -108,9 +109,9 @@ class Poller:
             if isinstance(failure, KeyRefused):
                 raise
             return OUT_OF_CREDITS_PAUSE_SECONDS if isinstance(failure, OutOfCredits) else 0.0
-        poll = self._poll(
-            sport_key, self._next(sport_key, self._time_of(answer)), normalize(answer.value, sport_key), answer.markets
-        )
+        observed_at = self._next(sport_key, self._time_of(answer))
+        seen = normalize(answer.value, sport_key, self._memories.setdefault(sport_key, Memory()))
+        poll = self._poll(sport_key, observed_at, seen, answer.markets)
         await self._keep(recorder, poll, answer)
         if self._config.odds_api_event_markets:
             await self._poll_events(recorder, poll)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -199,7 +200,7 @@ def test_an_event_that_is_there_and_cannot_be_read_is_neither_seen_nor_gone() ->
 def test_another_sports_events_do_not_vanish() -> None:
     feed = Feed()
     feed.polled(book_at(-5.5), at=START)
-    poll = replace(a_poll([], START + minutes(1)), sport_key="basketball_wnba")
+    poll = dataclasses.replace(a_poll([], START + minutes(1)), sport_key="basketball_wnba")
     assert list(observe_poll(feed.states, poll)) == []
 
 
@@ -312,13 +313,14 @@ def follow(board: dict[Any, HeldQuote], observation: Observation) -> dict[Any, H
     kept = {key: quote for key, quote in board.items() if key not in observation.removed}
     for read in observation.reads:
         key = (read.market, read.player, read.book)
-        kept[key] = replace(kept[key], told_update=observation.observed_at - timedelta(seconds=read.age_seconds))
+        told_update = observation.observed_at - timedelta(seconds=read.age_seconds)
+        kept[key] = msgspec.structs.replace(kept[key], told_update=told_update)
     return kept | {key: as_told(quote) for key, quote in told.items()}
 
 
 def as_told(quote: HeldQuote) -> HeldQuote:
     """The quote without what no message carries."""
-    return replace(quote, last_update=None, seen_at=START)
+    return msgspec.structs.replace(quote, last_update=None, seen_at=START)
 
 
 LINES = st.sampled_from([-5.5, -6.0, -6.5])

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ingest.normalize import OutcomeQuote, Quote, Rejection, Seen, is_american, normalize, read_time
+from services.ingest.normalize import Memory, OutcomeQuote, Quote, Rejection, Seen, is_american, normalize, read_time
 from services.ingest.testing import (
+    SPORT,
     START,
     TIP,
     a_book,
@@ -366,6 +367,62 @@ def test_what_passes_the_edge_can_be_trusted(events: list[dict[str, Any]]) -> No
             assert all(1.01 < outcome.price < 1e6 for outcome in quote.outcomes)
             assert (quote.line is None) == (quote.market == "h2h")
             assert quote.line is None or (quote.line * 4).is_integer()
+
+
+def varied(chance: random.Random, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A later response: most of it as it was, some values others, some equal to Python and not to JSON."""
+    later = copy.deepcopy(events)
+    for event in later:
+        if chance.random() < 0.1:
+            event["home_team"] = chance.choice(["Celtics", "Bulls"])
+        for book in event["bookmakers"]:
+            book["link"] = chance.choice(["https://book/", None])
+            for market in book["markets"]:
+                market["last_update"] = chance.choice([iso(TIP), "soon", None])
+                for outcome in market["outcomes"]:
+                    if chance.random() < 0.2:
+                        name = chance.choice(["price", "point", "bet_limit", "sid", "name", "extra"])
+                        outcome[name] = chance.choice(
+                            [0, 0.0, -0.0, 1, 1.0, True, False, 2, 2.0, 150, "Lakers", [], {}]
+                        )
+    return later
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(EVENTS, max_size=2), st.integers().map(random.Random))
+def test_what_is_remembered_of_earlier_responses_changes_nothing(
+    events: list[dict[str, Any]], chance: random.Random
+) -> None:
+    memory = Memory()
+    events = [*events, an_event(a_book("betmgm", spreads(-2.0), totals(2.0), moneyline()), event_id="sound")]
+    for _ in range(6):
+        assert repr(normalize(events, SPORT, memory)) == repr(normalize(events, SPORT))
+        events = varied(chance, events)
+
+
+@pytest.mark.parametrize("told_apart", [(1.0, True), (0.0, False), (1, True), (True, 1.0)])
+def test_a_market_that_only_seems_to_come_again_is_read_anew(told_apart: tuple[object, object]) -> None:
+    memory = Memory()
+    for point in told_apart:
+        away = -point if not isinstance(point, bool) and isinstance(point, int | float) else point
+        events = [
+            an_event(
+                a_book(
+                    "betmgm", a_market("spreads", an_outcome("Lakers", 1.9, point), an_outcome("Celtics", 1.9, away))
+                )
+            )
+        ]
+        assert normalize(events, SPORT, memory) == normalize(events, SPORT)
+
+
+def test_a_market_that_comes_again_is_not_read_again() -> None:
+    memory = Memory()
+    first, second = (
+        normalize([an_event(a_book("betmgm", spreads(-5.5, last_update=at)))], SPORT, memory).events[0].quotes[0]
+        for at in (START, START + minutes(1))
+    )
+    assert second.last_update == START + minutes(1)
+    assert second.outcomes is first.outcomes
 
 
 WORDS = "id key home_team away_team bookmakers markets outcomes name price point last_update commence_time"
