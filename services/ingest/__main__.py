@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import os
 import socket
@@ -118,10 +117,6 @@ def main() -> None:
     walk.add_argument("--from", dest="since", type=_moment, help="first time; by default the look-back of the settings")
     walk.add_argument("--to", dest="until", type=_moment, help="last time; by default now")
     given = parser.parse_args()
-    # A response makes thousands of values at once and none in a cycle: at its own pace the collector would walk them,
-    # and everything imported, again and again.
-    gc.freeze()
-    gc.set_threshold(50_000)
     if given.command is None:
         run(Config, serve_and_poll)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import re
 import signal
@@ -52,6 +53,10 @@ def run(config_class: type[Config], main: Callable[[Config], Coroutine[Any, Any,
     config = load(config_class)
     name = config_class.__module__.split(".")[-2]
     configure_logging(name, config.log_level, config.log_format)
+    # A message makes thousands of values at once and none in a cycle: at its own pace the collector would walk them,
+    # and everything imported, again and again.
+    gc.freeze()
+    gc.set_threshold(50_000)
     uvloop.run(main(config))
 
 
