@@ -26,6 +26,7 @@ from sqlalchemy import (
     TextClause,
     and_,
     delete,
+    func,
     or_,
     select,
     text,
@@ -361,9 +362,16 @@ class ConsensusStore:
         after: GamePosition | None,
         limit: int,
     ) -> list[GameRow]:
-        """Games that start from `since` to before `until`, soonest first. Without a readable start: only unfiltered."""
+        """Games that start from `since` to before `until`, soonest first; without either, those that are not over.
+
+        A game is over when it had begun by the newest observation and nobody quotes it. Without a readable start it is
+        found only where no time was asked for.
+        """
         table = games.c
         query = select(games).where(*_among((table.sport_key, sport_keys)))
+        if since is None and until is None:
+            newest = select(func.max(table.observed_at)).scalar_subquery()
+            query = query.where(or_(table.books > 0, table.commence_time > newest, table.commence_time.is_(None)))
         if since is not None:
             query = query.where(table.commence_time >= since)
         if until is not None:

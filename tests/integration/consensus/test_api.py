@@ -222,6 +222,22 @@ async def test_games_are_listed_soonest_first(consensus: ConsensusServiceStub, d
     assert [game.event_id for game in nba.games] == ["soon"]
 
 
+async def test_a_game_that_is_over_is_listed_only_where_its_time_is_asked_for(
+    consensus: ConsensusServiceStub, database: Database
+):
+    begun = NOW - timedelta(hours=3)
+    over = a_game("over", commence_time=begun)
+    first = over.observe()
+    over.quotes.clear()
+    await known(database, first, over.observe(), a_game("soon", commence_time=NOW + timedelta(hours=1)).observe())
+
+    unasked = await consensus.ListGames(pb.ListGamesRequest())
+    asked = await consensus.ListGames(pb.ListGamesRequest(since=at(begun)))
+
+    assert [game.event_id for game in unasked.games] == ["soon"]
+    assert [game.event_id for game in asked.games] == ["over", "soon"]
+
+
 async def test_a_game_shows_what_each_book_quotes_now_and_since_when(
     consensus: ConsensusServiceStub, database: Database
 ):

@@ -252,7 +252,7 @@ class ListGamesRequest(_message.Message):
 
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """Starts at or after."""
+        """Starts at or after. Without `since` and `until`: games that somebody quotes now or that have yet to begin."""
 
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
