@@ -24,6 +24,8 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Protocol, Self
 
+import msgspec
+
 #: Unpacked archives kept at a time: the one being read and the one before it, for a request repeated after a crash.
 ARCHIVES_KEPT = 2
 SPORT_KEY = re.compile(rb'"sport_key"\s*:\s*"([a-z0-9_]+)"')
@@ -51,7 +53,11 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A recorded answer as the historical endpoint gives it. `data` is the body's own bytes, untouched."""
+    """A recorded answer as the historical endpoint gives it. `data` is the body's own bytes, untouched.
+
+    A recorder may have kept what was no JSON at all: half a body, a page of a proxy. That is given as a JSON string, so
+    that the walk can go on behind it and whoever reads it sees an answer that says nothing.
+    """
 
     timestamp: datetime
     previous_timestamp: datetime | None
@@ -69,7 +75,7 @@ class Answer:
             shown(self.previous_timestamp),
             shown(self.next_timestamp),
         )
-        return head + (self.data.strip() or b"[]") + b"}"
+        return head + _as_json(self.data) + b"}"
 
 
 class Recording:
@@ -124,6 +130,17 @@ class Recording:
                 return found.group(1).decode()
         self.close()
         raise UnreadableRecordingError(f"{self.folder}: no answer names a sport")
+
+
+def _as_json(body: bytes) -> bytes:
+    try:
+        msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        try:
+            json.loads(body)  # takes a bare NaN, as recorders and their readers did
+        except ValueError:
+            return json.dumps(body.decode(errors="replace")).encode()
+    return body
 
 
 def iso(moment: datetime) -> str:

@@ -223,8 +223,11 @@ def observe_poll(states: Mapping[str, EventState], poll: Poll) -> Iterator[Step]
 def is_believable(states: Iterable[EventState], poll: Poll) -> bool:
     """False for an answer without any event while a known one of the sport is due within 48 hours: a failed poll.
 
-    "Known" means shown by the last successful poll, so that poll was not empty.
+    "Known" means shown by the last successful poll, so that poll was not empty. What holds something and nothing that
+    can be read (an error's body, half an answer) is no answer about the market either.
     """
+    if poll.seen.empty and poll.seen.rejected:
+        return False
     return not poll.seen.empty or not any(
         state.sport_key == poll.sport_key
         and not state.gone

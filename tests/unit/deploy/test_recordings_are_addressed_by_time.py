@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.recording import Recording, UnreadableRecordingError, open_recording, read_moment
+from deploy.recording import Answer, Recording, UnreadableRecordingError, open_recording, read_moment
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 BODY = b'[{"id": "a", "sport_key": "basketball_nba", "price": %d, "odd": NaN}]'
@@ -84,6 +84,13 @@ def test_the_envelope_holds_the_recorded_bytes_as_they_were(series: Recording) -
         b'{"timestamp":"2026-01-02T12:00:00Z","previous_timestamp":null,"next_timestamp":"2026-01-02T12:15:00Z",'
         b'"data":' + BODY % 1 + b"}"
     )
+
+
+@pytest.mark.parametrize("body", [b"<html>502 Bad Gateway</html>", b'[{"id": "cut of', b""])
+def test_what_is_no_json_is_given_as_text_so_that_the_walk_can_go_on(body: bytes) -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    envelope = json.loads(Answer(moment, None, moment, body).envelope())
+    assert envelope["data"] == body.decode()
 
 
 def test_going_back_after_a_crash_gives_the_same_bytes(series: Recording) -> None:

@@ -305,6 +305,12 @@ def test_an_empty_answer_after_an_empty_one_is_believed() -> None:
     assert is_believable(feed.states.values(), a_poll([], START))
 
 
+@pytest.mark.parametrize("body", [{"message": "Usage quota has been reached."}, "<html>502</html>", None, [None]])
+def test_what_holds_nothing_that_can_be_read_is_no_answer_even_when_no_game_is_due(body: object) -> None:
+    poll = dataclasses.replace(a_poll([], START), seen=normalize(body, SPORT))
+    assert not is_believable([], poll)
+
+
 def follow(board: dict[Any, HeldQuote], observation: Observation) -> dict[Any, HeldQuote]:
     """What a consumer holds after a message, if it takes keyframes whole."""
     told = {quote.key: quote for quote in observation.changes}
