@@ -182,7 +182,8 @@ def _open_series(folder: Path) -> Recording:
     missing = sorted({entry.archive for entry in entries if not (folder / entry.archive).exists()})
     if missing:
         raise UnreadableRecordingError(f"{folder}: INDEX.tsv names {', '.join(missing)}, which is not there")
-    return Recording(folder, entries, _Archives(folder, lambda body: body))
+    # Some recorders kept the historical endpoint's answers whole: what they hold is the body.
+    return Recording(folder, entries, _Archives(folder, lambda body: _data_of(body) if _is_envelope(body) else body))
 
 
 def _open_history(folder: Path) -> Recording:
