@@ -111,7 +111,9 @@ class OutcomePrice(_message.Message):
     price: _builtins.float
     """Decimal odds, above 1. American odds are a rendering."""
     snapshot_id: _builtins.str
-    """The snapshot's id: a hash over (event, book, market, player, outcome, observed_at)."""
+    """The snapshot's id: a hash over (event, book, market, player, outcome, observed_at). Empty in the messages of the
+    pipeline, whose readers have everything that it is made of.
+    """
     link: _builtins.str
     """Where to bet it, if the book told."""
     limit: _builtins.float

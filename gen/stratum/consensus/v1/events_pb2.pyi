@@ -30,6 +30,7 @@ class MarketsUpdated(_message.Message):
     MARKETS_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     CONFIG_HASH_FIELD_NUMBER: _builtins.int
+    UPDATED_FIELD_NUMBER: _builtins.int
     config_hash: _builtins.str
     """The configuration that made these numbers."""
     @_builtins.property
@@ -42,6 +43,10 @@ class MarketsUpdated(_message.Message):
     def removed(self) -> _containers.RepeatedCompositeFieldContainer[_market_pb2.MarketKey]:
         """Markets in which no book quotes any more."""
 
+    @_builtins.property
+    def updated(self) -> _containers.RepeatedCompositeFieldContainer[Global___MarketUpdated]:
+        """What replaces `markets`. In a keyframe every market there is, with every quote in it."""
+
     def __init__(
         self,
         *,
@@ -49,11 +54,78 @@ class MarketsUpdated(_message.Message):
         markets: _abc.Iterable[_market_pb2_1.MarketView] | None = ...,
         removed: _abc.Iterable[_market_pb2.MarketKey] | None = ...,
         config_hash: _builtins.str = ...,
+        updated: _abc.Iterable[Global___MarketUpdated] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_hash", b"config_hash", "event", b"event", "markets", b"markets", "removed", b"removed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_hash", b"config_hash", "event", b"event", "markets", b"markets", "removed", b"removed", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MarketsUpdated: _TypeAlias = MarketsUpdated  # noqa: Y015
+
+@_typing.final
+class MarketUpdated(_message.Message):
+    """A market that changed in anything that is published, as it stands after the observation. Only quotes that changed since
+    the message before are repeated; the columns speak of every book, the n-th entry of each of the n-th book.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    CONSENSUS_FIELD_NUMBER: _builtins.int
+    BOOKS_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    READ_AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    OTHERS_OF_FIELD_NUMBER: _builtins.int
+    EXCLUDED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> _market_pb2.MarketKey: ...
+    @_builtins.property
+    def consensus(self) -> _market_pb2_1.Consensus:
+        """Without `weights`, and without the event, sport, market, player and time that stand outside."""
+
+    @_builtins.property
+    def books(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Every book that quotes the market, by key."""
+
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedCompositeFieldContainer[_market_pb2_1.BookView]:
+        """Quotes that differ from the message before in anything but their last reading, without `others` and `excluded`."""
+
+    @_builtins.property
+    def read_age_seconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Seconds from the provider's last reading of the book to this observation; NaN where it does not say."""
+
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[_market_pb2_1.OthersView]:
+        """The comparisons that occur: many books stand against the same others."""
+
+    @_builtins.property
+    def others_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Which of `others` is the book's, counted from 1; 0 where no other cluster stands in the market."""
+
+    @_builtins.property
+    def excluded(self) -> _containers.RepeatedCompositeFieldContainer[_market_pb2_1.ExcludedBook]:
+        """Books that are left out, and why: `implausible`, `pre_tip_quote`, `stale`."""
+
+    def __init__(
+        self,
+        *,
+        key: _market_pb2.MarketKey | None = ...,
+        consensus: _market_pb2_1.Consensus | None = ...,
+        books: _abc.Iterable[_builtins.str] | None = ...,
+        changed: _abc.Iterable[_market_pb2_1.BookView] | None = ...,
+        read_age_seconds: _abc.Iterable[_builtins.float] | None = ...,
+        others: _abc.Iterable[_market_pb2_1.OthersView] | None = ...,
+        others_of: _abc.Iterable[_builtins.int] | None = ...,
+        excluded: _abc.Iterable[_market_pb2_1.ExcludedBook] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consensus", b"consensus", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["books", b"books", "changed", b"changed", "consensus", b"consensus", "excluded", b"excluded", "key", b"key", "others", b"others", "others_of", b"others_of", "read_age_seconds", b"read_age_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarketUpdated: _TypeAlias = MarketUpdated  # noqa: Y015

@@ -32,6 +32,7 @@ class EventObserved(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     READS_FIELD_NUMBER: _builtins.int
+    MARKET_READS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> _market_pb2.EventHeader: ...
     @_builtins.property
@@ -48,6 +49,10 @@ class EventObserved(_message.Message):
         reading has passed the start.
         """
 
+    @_builtins.property
+    def market_reads(self) -> _containers.RepeatedCompositeFieldContainer[Global___MarketReads]:
+        """The same, a market at a time: what replaces `reads`."""
+
     def __init__(
         self,
         *,
@@ -55,10 +60,11 @@ class EventObserved(_message.Message):
         changes: _abc.Iterable[_market_pb2.BookQuote] | None = ...,
         removed: _abc.Iterable[Global___QuoteRemoved] | None = ...,
         reads: _abc.Iterable[Global___QuoteRead] | None = ...,
+        market_reads: _abc.Iterable[Global___MarketReads] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "event", b"event", "reads", b"reads", "removed", b"removed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "event", b"event", "market_reads", b"market_reads", "reads", b"reads", "removed", b"removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -117,3 +123,35 @@ class QuoteRead(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QuoteRead: _TypeAlias = QuoteRead  # noqa: Y015
+
+@_typing.final
+class MarketReads(_message.Message):
+    """The newest readings of a market's unchanged quotes, in columns: the n-th age is that of the n-th book."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    BOOKS_FIELD_NUMBER: _builtins.int
+    AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> _market_pb2.MarketKey: ...
+    @_builtins.property
+    def books(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def age_seconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Seconds from the reading to this observation; negative where the book's clock is ahead."""
+
+    def __init__(
+        self,
+        *,
+        key: _market_pb2.MarketKey | None = ...,
+        books: _abc.Iterable[_builtins.str] | None = ...,
+        age_seconds: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "books", b"books", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarketReads: _TypeAlias = MarketReads  # noqa: Y015
