@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 
@@ -9,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from stratum.common.v1 import market_pb2
 from stratum.ingest.v1 import events_pb2, ingest_service_pb2
 
-from services.ingest.changes import Coverage, HeldOutcome, Observation
+from services.ingest.changes import Coverage, HeldOutcome, Observation, Read
 from services.ingest.store import BookHealth
 from services.shared.bus import Outgoing
 from services.shared.identity import EPOCH
@@ -73,16 +74,23 @@ def event_observed(observation: Observation) -> bytes:
             events_pb2.QuoteRemoved(book=book, key=market_pb2.MarketKey(market=market, player=player))
             for market, player, book in observation.removed
         ],
-        reads=[
-            events_pb2.QuoteRead(
-                book=read.book,
-                key=market_pb2.MarketKey(market=read.market, player=read.player),
-                age_seconds=read.age_seconds,
-            )
-            for read in observation.reads
-        ],
+        market_reads=_reads(observation.reads),
     )
     return b"".join((opening.SerializeToString(), *changes, ending.SerializeToString()))
+
+
+def _reads(reads: Sequence[Read]) -> list[events_pb2.MarketReads]:
+    by_market: dict[tuple[str, str], list[Read]] = {}
+    for read in reads:
+        by_market.setdefault((read.market, read.player), []).append(read)
+    return [
+        events_pb2.MarketReads(
+            key=market_pb2.MarketKey(market=market, player=player),
+            books=[read.book for read in held],
+            age_seconds=[read.age_seconds for read in held],
+        )
+        for (market, player), held in by_market.items()
+    ]
 
 
 def coverage(asked: Coverage) -> market_pb2.Coverage:
@@ -123,7 +131,6 @@ def _change(
             outcome=_OUTCOMES[outcome.outcome],
             price=outcome.price,
             observed_at=timestamp(outcome.observed_at),
-            snapshot_id=outcome.snapshot_id,
             link=outcome.link,
             limit=outcome.limit,
             sid=outcome.sid,
