@@ -14,10 +14,11 @@ from stratum.ingest.v1.ingest_service_pb2_grpc import IngestServiceStub
 from stratum.signals.v1.events_pb2 import SignalDetected
 
 from services.shared.clock import utc_now
+from services.shared.errors import Malformed
 from services.shared.stage import Arrival, Outcome, Outgoing
 from services.signals import store, wire
 from services.signals.model import DetectedSignal, EventState, Observation, SignalType, SuppressionRow
-from services.signals.rules import observe
+from services.signals.rules import IncompleteError, observe
 from services.signals.rules.settings import RuleSettings
 from services.signals.store import FoundSignal
 
@@ -58,8 +59,11 @@ class SignalEvents:
         return wire.dump_state(state)
 
     def step(self, state: EventState | None, message: Observation) -> Outcome[EventState | None]:
-        """What the rules say to one observation."""
-        after, signals, suppressions = observe(state, message, self._settings)
+        """What the rules say to one observation. Raises Malformed for one that builds on what we do not hold."""
+        try:
+            after, signals, suppressions = observe(state, message, self._settings)
+        except IncompleteError as incomplete:
+            raise Malformed(str(incomplete)) from incomplete
         found = found_signals(signals)
         outgoing = [
             Outgoing(each.signal.event_id, each.signal.id, wire.serialized(SignalDetected(signal=each.signal)))

@@ -3,6 +3,7 @@ market updates as consensus would send them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 from stratum.common.v1.market_pb2 import BookQuote, Coverage, EventHeader, MarketKey, Outcome, OutcomePrice
 from stratum.consensus.v1 import market_pb2 as consensus
-from stratum.consensus.v1.events_pb2 import MarketsUpdated
+from stratum.consensus.v1.events_pb2 import MarketsUpdated, MarketUpdated
 
 from services.shared.bus import MARKETS, Bus, Outgoing
 from services.shared.clock import utc_now
@@ -168,14 +169,15 @@ def market_update(seen: Observation, revision: int) -> MarketsUpdated:
         away_team=seen.away_team,
         keyframe=seen.keyframe,
     )
-    removed = [MarketKey(market=key.market, player=key.player) for key in seen.removed]
-    return MarketsUpdated(event=event, markets=[_market(view) for view in seen.markets], removed=removed)
+    removed = [_key(key) for key in seen.removed]
+    updated = [_market(update) for update in seen.markets]
+    return MarketsUpdated(event=event, updated=updated, removed=removed)
 
 
-def _market(view: model.MarketView) -> consensus.MarketView:
-    said = view.consensus
-    return consensus.MarketView(
-        key=MarketKey(market=view.key.market, player=view.key.player),
+def _market(update: model.MarketUpdate) -> MarketUpdated:
+    said = update.consensus
+    return MarketUpdated(
+        key=_key(update.key),
         consensus=consensus.Consensus(
             consensus_line=said.consensus_line,
             fair_line=said.fair_line,
@@ -188,29 +190,43 @@ def _market(view: model.MarketView) -> consensus.MarketView:
             devig_method=said.devig_method,
             note=said.note,
         ),
-        books=[_book(view.key, book) for book in view.books],
+        books=update.books,
+        changed=[_book(update.key, view) for view in update.changed],
+        read_age_seconds=[math.nan if age is None else age for age in update.read_ages],
+        others=[
+            consensus.OthersView(
+                clusters=others.clusters,
+                fair_line=others.fair_line,
+                fair_probability=others.fair_probability,
+                dispersion=others.dispersion,
+                consensus_line=others.consensus_line,
+            )
+            for others in update.others
+        ],
+        others_of=update.others_of,
+        excluded=[consensus.ExcludedBook(book=book, reason=reason) for book, reason in update.excluded],
     )
 
 
 def _book(key: model.MarketKey, view: model.BookView) -> consensus.BookView:
-    quote, others = view.quote, view.others
+    quote, bet = view.quote, view.bet or model.Bet()
     is_total = key.market.startswith(("totals", "player_"))
     sides = [
-        (Outcome.OVER if is_total else Outcome.HOME, quote.price, view.link, view.limit),
-        (Outcome.UNDER if is_total else Outcome.AWAY, quote.price_other, view.link_other, view.limit_other),
+        (Outcome.OVER if is_total else Outcome.HOME, quote.price, bet.link, bet.limit),
+        (Outcome.UNDER if is_total else Outcome.AWAY, quote.price_other, bet.link_other, bet.limit_other),
     ]
     if quote.price_draw is not None:
         sides.append((Outcome.DRAW, quote.price_draw, None, None))
+    seen = quote.outcomes_observed_at or (quote.observed_at,) * len(sides)
     return consensus.BookView(
         quote=BookQuote(
             book=view.book,
-            key=MarketKey(market=key.market, player=key.player),
+            key=_key(key),
             line=quote.line,
             outcomes=[
-                OutcomePrice(outcome=outcome, price=price, snapshot_id=snapshot_id, link=link, limit=limit)
-                for (outcome, price, link, limit), snapshot_id in zip(sides, quote.snapshot_ids, strict=True)
+                OutcomePrice(outcome=outcome, price=price, observed_at=wire.stamp(at), link=link, limit=limit)
+                for (outcome, price, link, limit), at in zip(sides, seen, strict=True)
             ],
-            last_update=wire.stamp(quote.last_update),
             changed_after=wire.stamp(quote.changed_after),
             changed_by=wire.stamp(quote.changed_by),
             observed_at=wire.stamp(quote.observed_at),
@@ -218,15 +234,9 @@ def _book(key: model.MarketKey, view: model.BookView) -> consensus.BookView:
         ),
         cluster=view.cluster,
         fair_probability=quote.fair_probability,
-        implied_mean=quote.implied_mean,
-        excluded=view.excluded,
-        others=None
-        if others is None
-        else consensus.OthersView(
-            clusters=others.clusters,
-            fair_line=others.fair_line,
-            fair_probability=others.fair_probability,
-            dispersion=others.dispersion,
-            consensus_line=others.consensus_line,
-        ),
+        implied_mean=view.implied_mean,
     )
+
+
+def _key(key: model.MarketKey) -> MarketKey:
+    return MarketKey(market=key.market, player=key.player)

@@ -7,11 +7,13 @@ so that they survive being written to the database and read back unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
+
+from services.shared.identity import EPOCH
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -105,19 +107,15 @@ class Quote(Value, frozen=True):
     price_draw: float | None
     #: The canonical side's probability at the book's own line, the vig removed.
     fair_probability: float | None
-    #: Where the book puts the mean of the result on the common scale; None without a scale.
-    implied_mean: float | None
     #: When the present value was first seen.
     observed_at: datetime
-    #: When the provider last read this quote.
-    last_update: datetime | None = None
     #: The value appeared within (changed_after, changed_by]; None at a first observation.
     changed_after: datetime | None = None
     changed_by: datetime | None = None
     #: When the value before this one was last seen; None at a first observation.
     previous_seen_at: datetime | None = None
-    #: One snapshot an outcome: canonical, other, and the draw where there is one.
-    snapshot_ids: tuple[str, ...] = ()
+    #: When each outcome was first seen as it is: canonical, other, draw. Empty where all came with the quote, as usual.
+    outcomes_observed_at: tuple[datetime, ...] = ()
 
 
 class OthersView(Value, frozen=True):
@@ -130,20 +128,25 @@ class OthersView(Value, frozen=True):
     consensus_line: float | None = None
 
 
-class BookView(Value, frozen=True):
-    """One book in a market, and how it stands against the books outside its cluster."""
+class Bet(Value, frozen=True):
+    """Where to bet each side, and the largest stake taken, as far as the book told."""
 
-    book: str
-    cluster: str
-    quote: Quote
-    #: Why it is left out of the consensus; empty when it is in.
-    excluded: str = ""
-    others: OthersView | None = None
-    #: Where to bet each side, and the largest stake taken, if the book told.
     link: str | None = None
     link_other: str | None = None
     limit: float | None = None
     limit_other: float | None = None
+
+
+class BookView(Value, frozen=True):
+    """One book's quote in a market, and what is told of the book with it."""
+
+    book: str
+    cluster: str
+    quote: Quote
+    #: Where the book puts the mean of the result on the common scale; None without a scale.
+    implied_mean: float | None = None
+    #: None where it told neither a link nor a limit.
+    bet: Bet | None = None
 
 
 class ConsensusView(Value, frozen=True):
@@ -161,16 +164,29 @@ class ConsensusView(Value, frozen=True):
     note: str = ""
 
 
-class MarketView(Value, frozen=True):
-    """A market whole: the consensus, and every book that quotes it."""
+class MarketUpdate(Value, frozen=True):
+    """A market that changed, as it stands: what changed in it, and columns that speak of every book in it."""
 
     key: MarketKey
     consensus: ConsensusView
-    books: tuple[BookView, ...]
+    #: Every book that quotes the market.
+    books: tuple[str, ...]
+    #: Quotes that may be others than in the update before; in a keyframe all of them.
+    changed: tuple[BookView, ...]
+    #: For each book, seconds from the provider's last reading of it to this observation; None where it does not say.
+    read_ages: tuple[float | None, ...]
+    #: The comparisons that occur.
+    others: Sequence[OthersView]
+    #: Each comparison's place on the market's scale: its fair line, in h2h its fair probability.
+    others_at: tuple[float | None, ...]
+    #: For each book which of `others` is its own, counted from 1; 0 where it has none.
+    others_of: tuple[int, ...]
+    #: Books that are left out of the consensus, and why, by book.
+    excluded: tuple[tuple[str, str], ...] = ()
 
 
 class Observation(Value, frozen=True):
-    """One event as one successful poll saw it. `markets` are the changed ones, whole; in a keyframe, all there are."""
+    """One event as one successful poll saw it. `markets` are the changed ones; in a keyframe, all there are."""
 
     event_id: str
     sport_key: str
@@ -183,12 +199,12 @@ class Observation(Value, frozen=True):
     #: As given in this same observation; None when it was not readable.
     commence_time: datetime | None
     keyframe: bool
-    markets: tuple[MarketView, ...]
+    markets: tuple[MarketUpdate, ...]
     #: Markets in which no book quotes any more.
     removed: tuple[MarketKey, ...] = ()
 
 
-# What is remembered of an event.
+# What is remembered of an event. It is written down with every message: nothing is in it that follows from the rest.
 
 
 class Sight(Value, frozen=True):
@@ -203,18 +219,46 @@ class Stand(Value, frozen=True):
     """A book's quote from the observation `since` which it stood to the one that found it replaced or gone."""
 
     since: datetime
-    until: datetime | None
     quote: Quote
-    excluded: str
+    #: Why it was left out of the consensus; empty when it was in.
+    excluded: str = ""
+    #: None while it stands.
+    until: datetime | None = None
+    #: When the provider had read it, as of the market's last change before `until`. While it stands, the market knows.
+    last_update: datetime | None = None
 
 
 class BookState(Value, frozen=True):
-    """What a book said within the longest window, oldest first, and its newest view: None while it is gone."""
+    """What a book said in a market within the longest window, oldest first; the newest is what it offers now."""
 
     book: str
-    cluster: str
+    #: The cluster that it votes in with others; empty for a book that is its own.
+    shared_cluster: str
     stands: tuple[Stand, ...]
-    view: BookView | None
+    implied_mean: float | None = None
+    bet: Bet | None = None
+
+    @property
+    def cluster(self) -> str:
+        """The cluster that it votes in."""
+        return self.shared_cluster or self.book
+
+    @property
+    def quote(self) -> Quote:
+        """What it offers; for a book that is gone, what it did."""
+        return self.stands[-1].quote
+
+    @property
+    def excluded(self) -> str:
+        """Why it is left out of the consensus; empty when it is in."""
+        return self.stands[-1].excluded
+
+
+class Outlier(Value, frozen=True):
+    """A book that could stand apart from the others, and the others as it was compared with them."""
+
+    book: str
+    others: OthersView
 
 
 class PriceStand(Value, frozen=True):
@@ -268,17 +312,33 @@ class MarketState(Value, frozen=True):
     """What the rules need of a market's past. Tuples are ordered by name, histories by time."""
 
     key: MarketKey
-    consensus: ConsensusView
-    consensus_prices: tuple[PriceStand, ...]
-    books: tuple[BookState, ...]
-    #: The newest observation at which a book's line (h2h: its fair probability) was another than before.
-    moved_at: datetime | None
+    consensus: ConsensusView = ConsensusView()
+    consensus_prices: tuple[PriceStand, ...] = ()
+    #: The books that quote it.
+    books: tuple[BookState, ...] = ()
+    #: The books that did within the longest window, and do no more.
+    gone: tuple[BookState, ...] = ()
+    #: The newest observation that changed anything in it.
+    changed_at: datetime = EPOCH
+    #: For each of `books`, seconds from the provider's last reading to `changed_at`; None where it does not say.
+    read_ages: tuple[float | None, ...] = ()
+    #: Books that are left out of the consensus, and why, by book.
+    excluded: tuple[tuple[str, str], ...] = ()
+    #: The books about which DISLOCATION could have something to say.
+    outliers: tuple[Outlier, ...] = ()
+    #: The observations at which a book's line (h2h: its fair probability) was another than before, one a book.
+    moves: tuple[datetime, ...] = ()
     #: The completing observation of the last MOVE or KEY_CROSS.
-    anchor: datetime | None
-    episodes: tuple[Episode, ...]
-    episode_ends: tuple[EpisodeEnd, ...]
-    last_said: tuple[LastSaid, ...]
-    held_back: tuple[HeldBack, ...]
+    anchor: datetime | None = None
+    episodes: tuple[Episode, ...] = ()
+    episode_ends: tuple[EpisodeEnd, ...] = ()
+    last_said: tuple[LastSaid, ...] = ()
+    held_back: tuple[HeldBack, ...] = ()
+
+    def last_update_of(self, index: int) -> datetime | None:
+        """When the provider had last read the quote of one of `books`, as of the market's last change."""
+        age = self.read_ages[index]
+        return None if age is None else self.changed_at - timedelta(seconds=age)
 
 
 class CappedSignal(Value, frozen=True):

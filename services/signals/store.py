@@ -7,6 +7,7 @@ afterwards, so a cursor is a number and resuming needs no memory of readers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -149,6 +150,32 @@ _KEEP_SPANS = text(
     "CAST(:first_seen_at AS timestamptz[]), CAST(:last_seen_at AS timestamptz[])) "
     "ON CONFLICT (id) DO UPDATE SET count = excluded.count, last_seen_at = excluded.last_seen_at "
     "WHERE excluded.last_seen_at >= held.last_seen_at"
+)
+
+
+#: The columns of `signal`, each with what an array of its values is called.
+_SIGNAL_ARRAYS = {
+    column.name: {
+        "feed_position": "bigint[]",
+        "fact_rank": "smallint[]",
+        "composite_score": "double precision[]",
+        "strength": "integer[]",
+        "velocity": "double precision[]",
+        "observed_at": "timestamptz[]",
+        "published_at": "timestamptz[]",
+        "basic": "bytea[]",
+        "full": "bytea[]",
+        "explanation": "bytea[]",
+    }.get(column.name, "text[]")
+    for column in signal.columns
+}
+_SIGNAL_COLUMNS = ", ".join(f'"{name}"' for name in _SIGNAL_ARRAYS)
+#: One statement for all signals of a batch. A list of lists is no table, so each signal's books come as JSON.
+_ADD_SIGNALS = text(
+    f"INSERT INTO signals.signal ({_SIGNAL_COLUMNS}) SELECT "  # noqa: S608 - the names are our own columns
+    + _SIGNAL_COLUMNS.replace('"books"', "ARRAY(SELECT json_array_elements_text(CAST(books AS json)))")
+    + f" FROM unnest({', '.join(f'CAST(:{name} AS {array})' for name, array in _SIGNAL_ARRAYS.items())}) "
+    f"AS found ({_SIGNAL_COLUMNS}) ON CONFLICT DO NOTHING"
 )
 
 
@@ -448,7 +475,7 @@ async def write_signals(
     epoch, last = (await connection.execute(taken)).one()
     first = last - len(found) + 1
     rows = [_row(each, Cursor(epoch, first + index), published_at) for index, each in enumerate(found)]
-    await connection.execute(insert(signal).on_conflict_do_nothing(), rows)
+    await connection.execute(_ADD_SIGNALS, {name: [row[name] for row in rows] for name in rows[0]})
     # Delivered when the transaction commits, and not at all if it does not.
     await connection.execute(select(func.pg_notify(CHANNEL, str(last))))
 
@@ -496,15 +523,15 @@ def _row(found: FoundSignal, cursor: Cursor, published_at: datetime) -> dict[str
         "direction": proto.Direction.Value.Name(full.direction),
         "tier": proto.Tier.Value.Name(full.tier),
         "time_bucket": proto.TimeBucket.Value.Name(full.time_bucket),
-        "books": sorted({*full.books, *([full.book] if full.book else [])}),
+        "books": json.dumps(sorted({*full.books, *([full.book] if full.book else [])})),
         "composite_score": full.composite_score,
         "strength": full.strength,
         "velocity": full.velocity if full.HasField("velocity") else None,
         "observed_at": wire.moment(full.observed_at),
         "published_at": published_at,
         "config_hash": full.config_hash,
-        "full": wire.serialized(full),
         "basic": wire.serialized(wire.basic_view(full)),
+        "full": wire.serialized(full),
         "explanation": found.explanation,
     }
 

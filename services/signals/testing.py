@@ -14,7 +14,6 @@ from statistics import pstdev
 
 import msgspec
 
-from services.shared.identity import snapshot_id
 from services.shared.odds import (
     MarketKind,
     MarketModel,
@@ -26,6 +25,7 @@ from services.shared.odds import (
     median,
     probability_at,
 )
+from services.signals import wire
 from services.signals.model import (
     BookView,
     ConsensusView,
@@ -33,7 +33,7 @@ from services.signals.model import (
     DetectedSignal,
     EventState,
     MarketKey,
-    MarketView,
+    MarketUpdate,
     Observation,
     OthersView,
     Quote,
@@ -71,9 +71,29 @@ class _Sighting:
 
     offer: Offer
     quote: Quote
+    implied_mean: float | None
     seen_at: datetime
     read_at: datetime | None
     present: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """One book in a market whole, as consensus knows it."""
+
+    view: BookView
+    read_at: datetime | None
+    excluded: str
+    others: OthersView | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Market:
+    """A market whole: the consensus, and every book that quotes it, by name."""
+
+    key: MarketKey
+    consensus: ConsensusView
+    books: tuple[_Standing, ...]
 
 
 Offers = Mapping[tuple[MarketKey, str], Offer]
@@ -93,7 +113,7 @@ class Board:
     asked: Coverage
     observation: Observation
     _sightings: Mapping[tuple[MarketKey, str], _Sighting] = field(repr=False)
-    _views: Mapping[MarketKey, MarketView] = field(repr=False)
+    _views: Mapping[MarketKey, _Market] = field(repr=False)
 
     @property
     def offers(self) -> dict[tuple[MarketKey, str], Offer]:
@@ -131,7 +151,7 @@ class Board:
 
     def as_keyframe(self) -> Board:
         """The same poll, told as a keyframe."""
-        markets = tuple(view for _, view in sorted(self._views.items()))
+        markets = tuple(_update(None, view, self.observed_at) for _, view in sorted(self._views.items()))
         return replace(
             self, observation=msgspec.structs.replace(self.observation, keyframe=True, markets=markets, removed=())
         )
@@ -145,7 +165,11 @@ class Board:
         for name, offer in offers.items():
             sightings[name] = self._seen(name, offer, observed_at)
         views = _views(self.sport_key, sightings, self._views)
-        changed = [view for key, view in sorted(views.items()) if not _same(self._views.get(key), view)]
+        changed = [
+            _update(self._views.get(key), view, observed_at)
+            for key, view in sorted(views.items())
+            if not _same(self._views.get(key), view)
+        ]
         observation = Observation(
             event_id=self.event_id,
             sport_key=self.sport_key,
@@ -165,14 +189,13 @@ class Board:
         return _with_changes(self.offers, market, changes)
 
     def _seen(self, name: tuple[MarketKey, str], offer: Offer, now: datetime) -> _Sighting:
-        key, book = name
+        key, _ = name
         read_at = now - READING_LAG if self.reads else None
         before = self._sightings.get(name)
         if before is not None and before.present and before.offer == offer:
-            quote = msgspec.structs.replace(before.quote, last_update=read_at)
-        else:
-            quote = _quote(self.event_id, self.sport_key, key, book, offer, now, read_at, before)
-        return _Sighting(offer, quote, now, read_at, present=True)
+            return replace(before, seen_at=now, read_at=read_at)
+        quote, mean = _quote(self.sport_key, key, offer, now, read_at, before)
+        return _Sighting(offer, quote, mean, now, read_at, present=True)
 
 
 def a_board(
@@ -248,7 +271,7 @@ def tell(boards: Iterable[Board | Observation], settings: RuleSettings | None = 
     for board in boards:
         observation = board.observation if isinstance(board, Board) else board
         if reloading and state is not None:
-            state = msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=EventState)
+            state = wire.load_state(wire.dump_state(state))
         state, found, rows = observe(state, observation, settings)
         signals.extend(found)
         for row in rows:
@@ -278,81 +301,72 @@ def _with_changes(
 
 
 def _quote(
-    event_id: str,
-    sport_key: str,
-    key: MarketKey,
-    book: str,
-    offer: Offer,
-    now: datetime,
-    read_at: datetime | None,
-    before: _Sighting | None,
-) -> Quote:
+    sport_key: str, key: MarketKey, offer: Offer, now: datetime, read_at: datetime | None, before: _Sighting | None
+) -> tuple[Quote, float | None]:
+    """The quote, and where it puts the mean of the result."""
     kind = market_kind(key.market)
     assert kind is not None, f"no market {key.market}"
     prices = [offer.price, offer.price_other] + ([] if offer.price_draw is None else [offer.price_draw])
     probability = fair_probabilities(prices)[0]
-    sides = {MarketKind.TOTAL: ("over", "under")}.get(kind, ("home", "away")) + ("draw",) * (len(prices) - 2)
     changed_after = changed_by = previous_seen_at = None
     if before is not None:
         changed_by = now if read_at is None else min(now, read_at)
         changed_after = min(changed_by, before.seen_at if before.read_at is None else before.read_at)
         previous_seen_at = before.seen_at
-    return Quote(
+    quote = Quote(
         line=offer.line,
         price=offer.price,
         price_other=offer.price_other,
         price_draw=offer.price_draw,
         fair_probability=probability,
-        implied_mean=implied_mean(kind, offer.line, probability, MODEL.sigma_of(sport_key, key.market)),
         observed_at=now,
-        last_update=read_at,
         changed_after=changed_after,
         changed_by=changed_by,
         previous_seen_at=previous_seen_at,
-        snapshot_ids=tuple(snapshot_id(event_id, book, key.market, key.player, side, now) for side in sides),
     )
+    return quote, implied_mean(kind, offer.line, probability, MODEL.sigma_of(sport_key, key.market))
 
 
 def _views(
-    sport_key: str, sightings: Mapping[tuple[MarketKey, str], _Sighting], before: Mapping[MarketKey, MarketView]
-) -> dict[MarketKey, MarketView]:
-    quotes: dict[MarketKey, dict[str, Quote]] = {}
+    sport_key: str, sightings: Mapping[tuple[MarketKey, str], _Sighting], before: Mapping[MarketKey, _Market]
+) -> dict[MarketKey, _Market]:
+    present: dict[MarketKey, dict[str, _Sighting]] = {}
     for (key, book), sighting in sorted(sightings.items()):
         if sighting.present:
-            quotes.setdefault(key, {})[book] = sighting.quote
-    return {key: _read_again(before.get(key), books) or _view(sport_key, key, books) for key, books in quotes.items()}
+            present.setdefault(key, {})[book] = sighting
+    return {key: _read_again(before.get(key), books) or _view(sport_key, key, books) for key, books in present.items()}
 
 
-def _read_again(before: MarketView | None, books: Mapping[str, Quote]) -> MarketView | None:
+def _read_again(before: _Market | None, books: Mapping[str, _Sighting]) -> _Market | None:
     """The same market with fresher readings; None where anything else changed."""
-    if before is None or {one.book: one.quote.observed_at for one in before.books} != {
-        book: quote.observed_at for book, quote in books.items()
+    if before is None or {one.view.book: one.view.quote.observed_at for one in before.books} != {
+        book: sighting.quote.observed_at for book, sighting in books.items()
     }:
         return None
-    books_read = tuple(msgspec.structs.replace(one, quote=books[one.book]) for one in before.books)
-    return msgspec.structs.replace(before, books=books_read)
+    return replace(before, books=tuple(replace(one, read_at=books[one.view.book].read_at) for one in before.books))
 
 
-def _view(sport_key: str, key: MarketKey, books: Mapping[str, Quote]) -> MarketView:
+def _view(sport_key: str, key: MarketKey, books: Mapping[str, _Sighting]) -> _Market:
     kind = market_kind(key.market)
     assert kind is not None, f"no market {key.market}"
     sigma = MODEL.sigma_of(sport_key, key.market)
 
-    def apart_from(cluster: str | None, without: frozenset[str]) -> dict[str, list[Quote]]:
-        groups: dict[str, list[Quote]] = {}
-        for book, quote in books.items():
+    def apart_from(cluster: str | None, without: frozenset[str]) -> dict[str, list[_Sighting]]:
+        groups: dict[str, list[_Sighting]] = {}
+        for book, sighting in books.items():
             mine = MODEL.cluster_of(book)
             if mine != cluster and book not in without:
-                groups.setdefault(mine, []).append(quote)
+                groups.setdefault(mine, []).append(sighting)
         return groups
 
-    def view_of(groups: Mapping[str, list[Quote]]) -> OthersView | None:
+    def view_of(groups: Mapping[str, list[_Sighting]]) -> OthersView | None:
         if not groups:
             return None
-        quotes = [quote for group in groups.values() for quote in group]
+        sightings = [sighting for group in groups.values() for sighting in group]
+        quotes = [sighting.quote for sighting in sightings]
         lines = [quote.line for quote in quotes if quote.line is not None]
         spread_over = [quote.fair_probability or 0.0 for quote in quotes] if kind is MarketKind.H2H else lines
-        means = [quote.implied_mean for quote in quotes if quote.implied_mean is not None]
+        means = [sighting.implied_mean for sighting in sightings if sighting.implied_mean is not None]
         line = median(lines) if lines else None
         mean = median(means) if means else None
         return OthersView(
@@ -363,23 +377,24 @@ def _view(sport_key: str, key: MarketKey, books: Mapping[str, Quote]) -> MarketV
             consensus_line=line,
         )
 
-    def is_implausible(book: str, quote: Quote) -> bool:
+    def is_implausible(book: str, sighting: _Sighting) -> bool:
+        quote = sighting.quote
         others = view_of(apart_from(MODEL.cluster_of(book), frozenset()))
         if others is None or others.clusters < 3:
             return False
         if kind is MarketKind.H2H:
             here, there = quote.fair_probability, others.fair_probability
-        elif quote.implied_mean is not None:
-            here, there = fair_line(kind, quote.implied_mean), others.fair_line
+        elif sighting.implied_mean is not None:
+            here, there = fair_line(kind, sighting.implied_mean), others.fair_line
         else:
             here, there = quote.line, others.consensus_line
         return here is not None and there is not None and abs(here - there) >= IMPLAUSIBLE[kind]
 
-    bad = frozenset(book for book, quote in books.items() if is_implausible(book, quote))
+    bad = frozenset(book for book, sighting in books.items() if is_implausible(book, sighting))
     everybody = apart_from(None, bad)
     consensus = view_of(everybody) if len(everybody) >= MODEL.consensus_min_books else None
     probability = None if consensus is None else consensus.fair_probability
-    return MarketView(
+    return _Market(
         key=key,
         consensus=ConsensusView(devig_method="multiplicative", note="too_few_books")
         if consensus is None
@@ -395,24 +410,38 @@ def _view(sport_key: str, key: MarketKey, books: Mapping[str, Quote]) -> MarketV
             devig_method="multiplicative",
         ),
         books=tuple(
-            BookView(
-                book=book,
-                cluster=MODEL.cluster_of(book),
-                quote=quote,
-                excluded="implausible" if book in bad else "",
-                others=view_of(apart_from(MODEL.cluster_of(book), bad)),
+            _Standing(
+                BookView(book, MODEL.cluster_of(book), sighting.quote, sighting.implied_mean),
+                sighting.read_at,
+                "implausible" if book in bad else "",
+                view_of(apart_from(MODEL.cluster_of(book), bad)),
             )
-            for book, quote in books.items()
+            for book, sighting in books.items()
         ),
     )
 
 
-def _same(before: MarketView | None, after: MarketView) -> bool:
+def _update(before: _Market | None, after: _Market, now: datetime) -> MarketUpdate:
+    """What consensus tells of a market: the quotes that are not those of before, and everybody's columns."""
+    known = {} if before is None else {one.view.book: one.view for one in before.books}
+    others = sorted({one.others for one in after.books if one.others is not None}, key=str)
+    is_h2h = market_kind(after.key.market) is MarketKind.H2H
+    return MarketUpdate(
+        key=after.key,
+        consensus=after.consensus,
+        books=tuple(one.view.book for one in after.books),
+        changed=tuple(one.view for one in after.books if known.get(one.view.book) != one.view),
+        read_ages=tuple(None if one.read_at is None else (now - one.read_at).total_seconds() for one in after.books),
+        others=tuple(others),
+        others_at=tuple(one.fair_probability if is_h2h else one.fair_line for one in others),
+        others_of=tuple(0 if one.others is None else others.index(one.others) + 1 for one in after.books),
+        excluded=tuple((one.view.book, one.excluded) for one in after.books if one.excluded),
+    )
+
+
+def _same(before: _Market | None, after: _Market) -> bool:
     return before is not None and _without_readings(before) == _without_readings(after)
 
 
-def _without_readings(view: MarketView) -> MarketView:
-    unread = ((one, msgspec.structs.replace(one.quote, last_update=None)) for one in view.books)
-    return msgspec.structs.replace(
-        view, books=tuple(msgspec.structs.replace(one, quote=quote) for one, quote in unread)
-    )
+def _without_readings(market: _Market) -> _Market:
+    return replace(market, books=tuple(replace(one, read_at=None) for one in market.books))

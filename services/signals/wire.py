@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import overload
 
 import msgspec
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from stratum.common.v1 import market_pb2 as common
-from stratum.consensus.v1 import market_pb2 as consensus
+from stratum.consensus.v1 import events_pb2, market_pb2
 from stratum.consensus.v1.events_pb2 import MarketsUpdated
 from stratum.signals.v1 import signal_pb2 as proto
 from stratum.signals.v1.signals_service_pb2 import ExplainedInput, ExplainSignalResponse
 
 from services.shared.errors import Malformed
 from services.shared.identity import EPOCH
+from services.shared.odds import MarketKind
 from services.signals import model
+from services.signals.rules.window import kind_of
 
+#: Seconds; more than any reading is old, and less than a time can be taken back by.
+_LONGEST_AGE = 1e9
 _CANONICAL = frozenset({common.Outcome.HOME, common.Outcome.OVER})
 
 
@@ -41,44 +46,103 @@ def markets_updated(payload: bytes) -> MarketsUpdated:
 def observation(message: MarketsUpdated) -> model.Observation:
     """One event as one poll saw it, in the rules' words. Raises Malformed for a price that is none."""
     event = message.event
+    observed_at = moment(event.observed_at)
     return model.Observation(
         event_id=event.event_id,
         sport_key=event.sport_key,
         home_team=event.home_team,
         away_team=event.away_team,
-        observed_at=moment(event.observed_at),
+        observed_at=observed_at,
         expected_interval_seconds=event.expected_interval_seconds,
-        asked=model.Coverage(tuple(event.asked.markets), tuple(event.asked.books)),
+        asked=_coverage(tuple(event.asked.markets), tuple(event.asked.books)),
         commence_time=moment(event.commence_time) if event.HasField("commence_time") else None,
         keyframe=event.keyframe,
-        markets=tuple(_market(market) for market in message.markets),
-        removed=tuple(_key(key) for key in message.removed),
+        markets=tuple([_market(market) for market in message.updated]),
+        removed=tuple([_key(key) for key in message.removed]),
     )
 
 
-def _market(market: consensus.MarketView) -> model.MarketView:
-    said = market.consensus
-    return model.MarketView(
-        key=_key(market.key),
+def _market(market: events_pb2.MarketUpdated) -> model.MarketUpdate:
+    """A market's update, with its columns as values. What few will ask for, the comparisons, is read when asked for."""
+    key = _key(market.key)
+    books, ages, others_of = list(market.books), list(market.read_age_seconds), list(market.others_of)
+    others = _Others(market.others, kind_of(key.market) is MarketKind.H2H)
+    if not len(books) == len(ages) == len(others_of) or (others_of and max(others_of) > len(others)):
+        raise Malformed(f"an update of {key.market} with columns that do not fit its books")
+    told = market.consensus
+    return model.MarketUpdate(
+        key=key,
         consensus=model.ConsensusView(
-            consensus_line=said.consensus_line if said.HasField("consensus_line") else None,
-            fair_line=said.fair_line if said.HasField("fair_line") else None,
-            fair_probability=said.fair_probability if said.HasField("fair_probability") else None,
-            consensus_price=said.consensus_price if said.HasField("consensus_price") else None,
-            dispersion=said.dispersion if said.HasField("dispersion") else None,
-            dispersion_mad=said.dispersion_mad if said.HasField("dispersion_mad") else None,
-            books=said.books,
-            clusters=said.clusters,
-            devig_method=said.devig_method,
-            note=said.note,
+            told.consensus_line if told.HasField("consensus_line") else None,
+            told.fair_line if told.HasField("fair_line") else None,
+            told.fair_probability if told.HasField("fair_probability") else None,
+            told.consensus_price if told.HasField("consensus_price") else None,
+            told.dispersion if told.HasField("dispersion") else None,
+            told.dispersion_mad if told.HasField("dispersion_mad") else None,
+            told.books,
+            told.clusters,
+            told.devig_method,
+            told.note,
         ),
-        books=tuple(_book(view) for view in market.books),
+        books=tuple(books),
+        changed=tuple([_book(view) for view in market.changed]),
+        read_ages=_known(ages),
+        others=others,
+        others_at=others.places(),
+        others_of=tuple(others_of),
+        excluded=tuple(sorted([(one.book, one.reason) for one in market.excluded])) if market.excluded else (),
     )
 
 
-def _book(view: consensus.BookView) -> model.BookView:
+def _known(ages: list[float]) -> tuple[float | None, ...]:
+    """The ages, with None for what is no number. Raises Malformed for one that is no age of anything."""
+    if -_LONGEST_AGE < sum(ages) < _LONGEST_AGE:  # false with a single one that is no number
+        return tuple(ages)
+    known = tuple([None if math.isnan(age) else age for age in ages])
+    if any(age is not None and not -_LONGEST_AGE < age < _LONGEST_AGE for age in known):
+        raise Malformed("a reading that is older than time")
+    return known
+
+
+class _Others(Sequence[model.OthersView]):
+    """The comparisons of a market, each read when it is asked for: that is a book far from the others, one of many."""
+
+    __slots__ = ("_is_h2h", "_views")
+
+    def __init__(self, views: Sequence[market_pb2.OthersView], is_h2h: bool) -> None:
+        self._views = list(views)
+        self._is_h2h = is_h2h
+
+    def places(self) -> tuple[float | None, ...]:
+        """Where each stands on the market's scale."""
+        if self._is_h2h:
+            return tuple([v.fair_probability if v.HasField("fair_probability") else None for v in self._views])
+        return tuple([view.fair_line if view.HasField("fair_line") else None for view in self._views])
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    @overload
+    def __getitem__(self, index: int) -> model.OthersView: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[model.OthersView]: ...
+    def __getitem__(self, index: int | slice) -> model.OthersView | Sequence[model.OthersView]:
+        if isinstance(index, slice):
+            return [_others(view) for view in self._views[index]]
+        return _others(self._views[index])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+
+def _book(view: market_pb2.BookView) -> model.BookView:
     quote = view.quote
     canonical, other, draw = _sides(quote)
+    observed_at = moment(quote.observed_at)
+    seen = [moment(side.observed_at) for side in (canonical, other, draw) if side is not None]
     return model.BookView(
         book=quote.book,
         cluster=view.cluster,
@@ -88,21 +152,25 @@ def _book(view: consensus.BookView) -> model.BookView:
             price_other=other.price,
             price_draw=None if draw is None else draw.price,
             fair_probability=view.fair_probability if view.HasField("fair_probability") else None,
-            implied_mean=view.implied_mean if view.HasField("implied_mean") else None,
-            observed_at=moment(quote.observed_at),
-            last_update=moment(quote.last_update) if quote.HasField("last_update") else None,
+            observed_at=observed_at,
             changed_after=moment(quote.changed_after) if quote.HasField("changed_after") else None,
             changed_by=moment(quote.changed_by) if quote.HasField("changed_by") else None,
             previous_seen_at=moment(quote.previous_seen_at) if quote.HasField("previous_seen_at") else None,
-            snapshot_ids=tuple([side.snapshot_id for side in (canonical, other, draw) if side is not None]),
+            outcomes_observed_at=() if seen.count(observed_at) == len(seen) else tuple(seen),
         ),
-        excluded=view.excluded,
-        others=_others(view.others) if view.HasField("others") else None,
-        link=canonical.link if canonical.HasField("link") else None,
-        link_other=other.link if other.HasField("link") else None,
-        limit=canonical.limit if canonical.HasField("limit") else None,
-        limit_other=other.limit if other.HasField("limit") else None,
+        implied_mean=view.implied_mean if view.HasField("implied_mean") else None,
+        bet=_bet(canonical, other),
     )
+
+
+def _bet(canonical: common.OutcomePrice, other: common.OutcomePrice) -> model.Bet | None:
+    link = canonical.link if canonical.HasField("link") else None
+    link_other = other.link if other.HasField("link") else None
+    limit = canonical.limit if canonical.HasField("limit") else None
+    limit_other = other.limit if other.HasField("limit") else None
+    if link is None and link_other is None and limit is None and limit_other is None:
+        return None
+    return model.Bet(link, link_other, limit, limit_other)
 
 
 def _sides(quote: common.BookQuote) -> tuple[common.OutcomePrice, common.OutcomePrice, common.OutcomePrice | None]:
@@ -121,7 +189,7 @@ def _sides(quote: common.BookQuote) -> tuple[common.OutcomePrice, common.Outcome
     return canonical, other, draw
 
 
-def _others(others: consensus.OthersView) -> model.OthersView:
+def _others(others: market_pb2.OthersView) -> model.OthersView:
     return model.OthersView(
         clusters=others.clusters,
         fair_line=others.fair_line if others.HasField("fair_line") else None,
@@ -131,8 +199,18 @@ def _others(others: consensus.OthersView) -> model.OthersView:
     )
 
 
+@lru_cache(maxsize=256)  # polls ask for the same again and again
+def _coverage(markets: tuple[str, ...], books: tuple[str, ...]) -> model.Coverage:
+    return model.Coverage(markets, books)
+
+
 def _key(key: common.MarketKey) -> model.MarketKey:
-    return model.MarketKey(key.market, key.player)
+    return _market_key(key.market, key.player)
+
+
+@lru_cache(maxsize=4096)  # as many as the props of a large board
+def _market_key(market: str, player: str) -> model.MarketKey:
+    return model.MarketKey(market, player)
 
 
 # Signals out.
@@ -324,9 +402,8 @@ def stamp(at: datetime | None) -> Timestamp | None:
     """The time as protobuf has it; None stays absent."""
     if at is None:
         return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(at.astimezone(UTC))
-    return timestamp
+    since = at - EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def serialized(message: Message) -> bytes:

@@ -13,7 +13,6 @@ from types import ModuleType
 
 from msgspec.structs import replace
 
-from services.shared.odds import market_kind
 from services.signals.model import (
     DetectedSignal,
     EventState,
@@ -26,11 +25,11 @@ from services.signals.model import (
 from services.signals.rules import dislocation, key_cross, move, publish, score, steam, suppression, sync
 from services.signals.rules.candidate import Candidate, Held
 from services.signals.rules.holding import holding_now
-from services.signals.rules.memory import remember
+from services.signals.rules.memory import IncompleteError, remember
 from services.signals.rules.settings import RULES_VERSION, RuleSettings
-from services.signals.rules.window import Moment, asks_for
+from services.signals.rules.window import Moment, asks_for, kind_of
 
-__all__ = ["RULES_VERSION", "RuleSettings", "holding_now", "observe", "specification"]
+__all__ = ["RULES_VERSION", "IncompleteError", "RuleSettings", "holding_now", "observe", "specification"]
 
 _RULES: dict[SignalType, ModuleType] = {
     SignalType.MOVE: move,
@@ -47,6 +46,7 @@ def observe(
     """The event's state after an observation, the signals that it completes, and what was held back at it.
 
     `state` is what the call before gave for the same event, None at its first observation. Observations come in order.
+    Raises IncompleteError for one that builds on what the state does not hold; a keyframe never does.
     """
     state, changed = remember(state, observation, settings)
     if state.pregame_since is None:
@@ -60,12 +60,14 @@ def observe(
         if not asks_for(observation.asked, market.key.market):
             continue
         standing = _could_stand_apart(market, changed, moment)
-        moving = market.moved_at is not None and market.moved_at > moment.sights[0].observed_at
+        moving = bool(market.moves) and market.moves[-1] > moment.sights[0].observed_at
         if standing or moving:
             judged[market.key] = _judge(market, moment, standing, moving, candidates, held)
     if not judged:
         return state, (), ()
 
+    if not candidates and not held and not any(market.held_back for market in judged.values()):
+        return _with_markets(state, judged.values()), (), ()
     choice = publish.choose(candidates, judged, state.capped, moment)
     signals = publish.compose(choice.chosen, judged, state, moment) if choice.chosen else ()
     held.extend(choice.held)
@@ -102,7 +104,7 @@ def _could_stand_apart(market: MarketState, changed: frozenset[MarketKey], momen
 def _judge(
     market: MarketState, moment: Moment, standing: bool, moving: bool, candidates: list[Candidate], held: list[Held]
 ) -> MarketState:
-    kind = market_kind(market.key.market)
+    kind = kind_of(market.key.market)
     if kind is None:
         return market
     verdicts = [rule.judge(market, kind, moment) for rule in (move, sync, steam)] if moving else []
@@ -136,7 +138,8 @@ def _at_rest(state: EventState, settings: RuleSettings) -> EventState:
 
 
 def _with_markets(state: EventState, markets: Iterable[MarketState]) -> EventState:
-    replaced = {market.key: market for market in markets}
+    known = {market.key: market for market in state.markets}
+    replaced = {market.key: market for market in markets if market is not known[market.key]}
     if not replaced:
         return state
-    return replace(state, markets=tuple(replaced.get(market.key, market) for market in state.markets))
+    return replace(state, markets=tuple([replaced.get(key, market) for key, market in known.items()]))

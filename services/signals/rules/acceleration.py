@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from services.shared.odds import MarketKind, canonical
-from services.signals.model import MarketState, Quote, Sight
-from services.signals.rules.window import OwnChange, Panel, clusters_of, value_of
+from services.signals.model import MarketState, Sight, Stand
+from services.signals.rules.window import OwnChange, Panel, value_of
 
 
 def acceleration(
@@ -36,18 +36,18 @@ def acceleration(
     for cluster in panel.clusters:
         for member in cluster.members:
             # A book that was gone at the middle stands where it was last seen.
-            seen = [stand.quote for stand in stands[member.book] if stand.since <= middle]
+            seen = [stand for stand in stands[member.book] if stand.since <= middle]
             between = seen[-1] if seen else member.start
             first.append(_between(member, kind, member.start, between))
             second.append(_between(member, kind, between, member.end))
-    before = moved(Panel(window, clusters_of(first), ())) / ((middle - window.start).total_seconds() / 60.0)
-    after = moved(Panel(window, clusters_of(second), ())) / ((window.end - middle).total_seconds() / 60.0)
+    before = moved(Panel(window, (), first)) / ((middle - window.start).total_seconds() / 60.0)
+    after = moved(Panel(window, (), second)) / ((window.end - middle).total_seconds() / 60.0)
     return canonical(after - before)
 
 
-def _between(member: OwnChange, kind: MarketKind, start: Quote, end: Quote) -> OwnChange:
-    from_value = value_of(kind, start)
-    to_value = value_of(kind, end)
+def _between(member: OwnChange, kind: MarketKind, start: Stand, end: Stand) -> OwnChange:
+    from_value = value_of(kind, start.quote)
+    to_value = value_of(kind, end.quote)
     from_value = member.from_value if from_value is None else from_value
     to_value = member.to_value if to_value is None else to_value
     return replace(

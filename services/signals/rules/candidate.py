@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
-from services.signals.model import BookView, Direction, MarketKey, Reason, SignalType, Value
+from services.signals.model import BookState, Direction, MarketKey, OthersView, Reason, SignalType, Value
 from services.signals.rules.score import Strength
 from services.signals.rules.window import Movers, Panel
 
@@ -14,6 +15,15 @@ class Words(Value, frozen=True):
 
     steps: tuple[str, ...]
     meta: Mapping[str, str]
+
+
+class Apart(Value, frozen=True):
+    """A book as it is compared with the others."""
+
+    book: BookState
+    #: When the provider had last read its quote.
+    last_update: datetime | None
+    others: OthersView
 
 
 class Candidate(Value, frozen=True):
@@ -34,29 +44,29 @@ class Candidate(Value, frozen=True):
     breadth: float
     #: In points; in h2h, in probability.
     dispersion: float | None
-    #: Asked for only when it is published: what a cap holds back for hours need not be put into words each time.
+    #: These two are asked for only when it is published: what a cap holds back for hours need not be worked out and put
+    #: into words each time.
     words: Callable[[], Words]
+    acceleration: Callable[[], float | None]
     # What a movement has.
     panel: Panel | None = None
     movers: Movers | None = None
     elapsed_seconds: float | None = None
-    acceleration: float | None = None
     # What a dislocation has.
-    apart: BookView | None = None
+    apart: Apart | None = None
     multiple: int = 0
 
     @property
     def book(self) -> str:
         """The book that stands apart; empty for a movement."""
-        return "" if self.apart is None else self.apart.book
+        return "" if self.apart is None else self.apart.book.book
 
     @property
     def clusters_in_panel(self) -> int:
         """The clusters of the panel; for a dislocation those that the book is compared with."""
         if self.panel is not None:
-            return len(self.panel.clusters)
-        others = None if self.apart is None else self.apart.others
-        return 0 if others is None else others.clusters
+            return self.panel.size
+        return 0 if self.apart is None else self.apart.others.clusters
 
     def order(self) -> tuple[float, float, MarketKey, str, str, str]:
         """Sorts the strongest first."""

@@ -13,24 +13,27 @@ back stays due while it is at the threshold.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
 from services.shared.odds import MarketKind, canonical, fair_line, probability_at
 from services.signals.model import (
-    BookView,
+    BookState,
     Direction,
     Episode,
     EpisodeEnd,
     MarketState,
-    OthersView,
+    MarketUpdate,
+    Outlier,
     Reason,
     SignalType,
     Value,
 )
-from services.signals.rules.candidate import Candidate, Held, Verdict, Words
+from services.signals.rules.candidate import NOTHING, Apart, Candidate, Held, Verdict, Words
 from services.signals.rules.movement import clock, number
 from services.signals.rules.score import magnitude_part, others_agreement_part, others_part, strength
+from services.signals.rules.settings import RuleSettings
 from services.signals.rules.window import (
     Moment,
     asks_for,
@@ -41,12 +44,15 @@ from services.signals.rules.window import (
 
 #: What consensus calls a quote that is far from everybody's; it is never a signal.
 IMPLAUSIBLE = "implausible"
+_NOT_COMPARED = frozenset({"pre_tip_quote", "stale"})
+#: Distances are rounded to six decimals before they are compared, so one that is this much short may yet be enough.
+_ROUNDING = 1e-5
 
 
 class Distance(Value, frozen=True):
     """How far a book stands from the others on the common scale: in fair lines, or fair probabilities for h2h."""
 
-    view: BookView
+    apart: Apart
     from_value: float
     to_value: float
     delta: float
@@ -54,32 +60,69 @@ class Distance(Value, frozen=True):
     relative: float
     direction: Direction
 
+    @property
+    def name(self) -> str:
+        """The book."""
+        return self.apart.book.book
+
+
+def find_outliers(
+    update: MarketUpdate, books: Sequence[BookState], kind: MarketKind, settings: RuleSettings
+) -> tuple[Outlier, ...]:
+    """The books of an update that could have a part in an episode, with the others as they stand now.
+
+    These are the implausible ones and those at least as far away as where episodes end. Nearly always there are none,
+    so that nobody needs to remember, or even to read, how each book compares with the others.
+    """
+    least = settings.dislocation_end_share * settings.dislocation_threshold(kind) - _ROUNDING
+    places = (None, *update.others_at)
+    left_out = dict(update.excluded)
+    found = [
+        index
+        for index, (here, which) in enumerate(zip(_places(books, kind), update.others_of, strict=True))
+        if here is not None and (there := places[which]) is not None and abs(here - there) >= least
+    ]
+    if left_out:
+        compared = [index for index in found if left_out.get(books[index].book) not in _NOT_COMPARED]
+        implausible = [index for index, book in enumerate(books) if left_out.get(book.book) == IMPLAUSIBLE]
+        found = sorted(index for index in {*compared, *implausible} if update.others_of[index])
+    return tuple([Outlier(books[index].book, update.others[update.others_of[index] - 1]) for index in found])
+
+
+def _places(books: Sequence[BookState], kind: MarketKind) -> list[float | None]:
+    """What `_place` says of each book, not yet rounded."""
+    if kind is MarketKind.H2H:
+        return [book.stands[-1].quote.fair_probability for book in books]
+    if kind is MarketKind.SPREAD:
+        return [None if book.implied_mean is None else -book.implied_mean for book in books]
+    return [book.implied_mean for book in books]
+
 
 def judge(
     market: MarketState, kind: MarketKind, moment: Moment
 ) -> tuple[tuple[Episode, ...], tuple[EpisodeEnd, ...], Verdict]:
     """The market's episodes after this observation, the ends to remember, and what is due."""
+    if not market.outliers and not market.episodes and not market.episode_ends:
+        return (), (), NOTHING
     settings = moment.settings
     threshold = settings.dislocation_threshold(kind)
     running = {} if after_silence(market, moment) else {episode.cluster: episode for episode in market.episodes}
     apart: dict[str, list[Distance]] = {}
     held: list[Held] = []
-    for book in market.books:
-        view = book.view
-        if view is None or not is_alive_now(moment, market.key, book.book):
-            continue
-        if view.excluded == IMPLAUSIBLE:
-            side = implausible_side(view, kind)
+    for one in _compared(market, moment):
+        book = one.book
+        if book.excluded == IMPLAUSIBLE:
+            side = implausible_side(one, kind)
             if side is not None:
-                held.append(Held(market.key, SignalType.DISLOCATION, side, view.book, Reason.IMPLAUSIBLE))
-        distance = distance_of(view, kind, threshold)
+                held.append(Held(market.key, SignalType.DISLOCATION, side, book.book, Reason.IMPLAUSIBLE))
+        distance = distance_of(one, kind, threshold)
         if distance is None or distance.relative < settings.dislocation_end_share:
             continue
-        if view.others is not None and view.others.clusters >= settings.dislocation_min_others:
-            apart.setdefault(view.cluster, []).append(distance)
-        elif distance.relative >= 1.0 and view.excluded != IMPLAUSIBLE:
+        if one.others.clusters >= settings.dislocation_min_others:
+            apart.setdefault(book.cluster, []).append(distance)
+        elif distance.relative >= 1.0 and book.excluded != IMPLAUSIBLE:
             reason = Reason.TOO_FEW_BOOKS
-            held.append(Held(market.key, SignalType.DISLOCATION, distance.direction, view.book, reason))
+            held.append(Held(market.key, SignalType.DISLOCATION, distance.direction, book.book, reason))
 
     episodes: list[Episode] = []
     candidates: list[Candidate] = []
@@ -91,7 +134,7 @@ def judge(
         episodes.append(episode)
         if before is None or before.since != episode.since:
             continue
-        due = _strongest([one for one in distances if one.view.book in before.apart and one.view.book in episode.apart])
+        due = _strongest([one for one in distances if one.name in before.apart and one.name in episode.apart])
         if due is not None and _multiple(due) > episode.told_multiple:
             candidates.append(_candidate(market, kind, moment, episode, due, threshold))
     kept = {(episode.cluster, episode.since) for episode in episodes}
@@ -117,7 +160,7 @@ def is_cooling(market: MarketState, candidate: Candidate, moment: Moment) -> boo
     """Whether the last published episode of the same cluster and side ended too short ago."""
     assert candidate.apart is not None, "only dislocations have episodes"
     return any(
-        end.cluster == candidate.apart.cluster
+        end.cluster == candidate.apart.book.cluster
         and end.direction == candidate.direction
         and (moment.now - end.ended_at).total_seconds() < moment.settings.dislocation_cooldown_seconds
         for end in market.episode_ends
@@ -126,41 +169,54 @@ def is_cooling(market: MarketState, candidate: Candidate, moment: Moment) -> boo
 
 def after_silence(market: MarketState, moment: Moment) -> bool:
     """Whether the quotes had died before this observation, because no poll asked for them for too long."""
-    asked = (sight for sight in reversed(moment.sights) if asks_for(sight.asked, market.key.market))
-    next(asked, None)
-    before = next(asked, None)
+    asks = (sight for sight in reversed(moment.sights) if asks_for(sight.asked, market.key.market))
+    next(asks, None)
+    before = next(asks, None)
     if before is None:
         return True
     silence = (moment.now - before.observed_at).total_seconds()
     return silence > moment.settings.alive_seconds(before.expected_interval_seconds)
 
 
-def distance_of(view: BookView, kind: MarketKind, threshold: float) -> Distance | None:
+def distance_of(one: Apart, kind: MarketKind, threshold: float) -> Distance | None:
     """The book against the others on the common scale; None where either is not on it."""
-    others = view.others
-    if others is None or view.excluded in ("pre_tip_quote", "stale"):
+    if one.book.excluded in _NOT_COMPARED:
         return None
-    if kind is MarketKind.H2H:
-        from_value, to_value = others.fair_probability, view.quote.fair_probability
-    else:
-        mean = view.quote.implied_mean
-        from_value, to_value = others.fair_line, None if mean is None else fair_line(kind, mean)
+    from_value = one.others.fair_probability if kind is MarketKind.H2H else one.others.fair_line
+    to_value = _place(one.book, kind)
     if from_value is None or to_value is None:
         return None
     delta = canonical(to_value - from_value)
     relative = canonical(abs(delta) / threshold)
     # Where the book thinks less of a side than the others do, it offers that side better.
-    return Distance(view, from_value, to_value, delta, relative, direction_of(kind, -delta))
+    return Distance(one, from_value, to_value, delta, relative, direction_of(kind, -delta))
 
 
-def implausible_side(view: BookView, kind: MarketKind) -> Direction | None:
+def implausible_side(one: Apart, kind: MarketKind) -> Direction | None:
     """The side that an implausible quote seems to offer better, by its raw line where there is no scale."""
-    distance = distance_of(view, kind, threshold=1.0)
+    distance = distance_of(one, kind, threshold=1.0)
     if distance is not None:
         return distance.direction
-    if view.others is None or view.others.consensus_line is None or view.quote.line is None:
+    line = one.book.quote.line
+    if one.others.consensus_line is None or line is None:
         return None
-    return direction_of(kind, view.others.consensus_line - view.quote.line)
+    return direction_of(kind, one.others.consensus_line - line)
+
+
+def _place(book: BookState, kind: MarketKind) -> float | None:
+    """Where a book stands on the market's scale: its fair line, in h2h its fair probability."""
+    if kind is MarketKind.H2H:
+        return book.stands[-1].quote.fair_probability
+    return None if book.implied_mean is None else fair_line(kind, book.implied_mean)
+
+
+def _compared(market: MarketState, moment: Moment) -> Iterator[Apart]:
+    """The outliers of which the polls still speak."""
+    names = [book.book for book in market.books] if market.outliers else []
+    for outlier in market.outliers:
+        if is_alive_now(moment, market.key, outlier.book):
+            index = names.index(outlier.book)
+            yield Apart(market.books[index], market.last_update_of(index), outlier.others)
 
 
 def _continued(before: Episode | None, distances: list[Distance]) -> Episode | None:
@@ -178,12 +234,12 @@ def _opened(cluster: str, distances: list[Distance], moment: Moment) -> Episode 
 
 
 def _at_threshold(distances: list[Distance], direction: str) -> tuple[str, ...]:
-    return tuple(one.view.book for one in distances if one.direction == direction and one.relative >= 1.0)
+    return tuple(one.name for one in distances if one.direction == direction and one.relative >= 1.0)
 
 
 def _strongest(distances: list[Distance], plausible: bool = True) -> Distance | None:
-    eligible = [one for one in distances if not (plausible and one.view.excluded == IMPLAUSIBLE)]
-    return min(eligible, key=lambda one: (-one.relative, one.view.book), default=None)
+    eligible = [one for one in distances if not (plausible and one.apart.book.excluded == IMPLAUSIBLE)]
+    return min(eligible, key=lambda one: (-one.relative, one.name), default=None)
 
 
 def _multiple(distance: Distance) -> int:
@@ -193,8 +249,7 @@ def _multiple(distance: Distance) -> int:
 def _candidate(
     market: MarketState, kind: MarketKind, moment: Moment, episode: Episode, distance: Distance, threshold: float
 ) -> Candidate:
-    others = distance.view.others
-    assert others is not None, "a distance is one from the others"
+    others = distance.apart.others
     return Candidate(
         key=market.key,
         signal_type=SignalType.DISLOCATION,
@@ -211,8 +266,9 @@ def _candidate(
         velocity=None,
         breadth=others.clusters / 10.0,
         dispersion=others.dispersion,
-        words=lambda: _words(market, kind, moment, episode, distance, others, threshold),
-        apart=distance.view,
+        words=lambda: _words(market, kind, moment, episode, distance, threshold),
+        acceleration=lambda: None,
+        apart=distance.apart,
         multiple=_multiple(distance),
     )
 
@@ -223,16 +279,15 @@ def _words(
     moment: Moment,
     episode: Episode,
     distance: Distance,
-    others: OthersView,
     threshold: float,
 ) -> Words:
-    view, quote = distance.view, distance.view.quote
+    quote, last_update, others = distance.apart.book.quote, distance.apart.last_update, distance.apart.others
     canonical_side = names_canonical_side(distance.direction)
     meta = {
         "line": quote.line,
         "price": quote.price if canonical_side else quote.price_other,
         "price_other": quote.price_other if canonical_side else quote.price,
-        "age_seconds": None if quote.last_update is None else (moment.now - quote.last_update).total_seconds(),
+        "age_seconds": None if last_update is None else (moment.now - last_update).total_seconds(),
         "others_clusters": others.clusters,
         "others_consensus_line": others.consensus_line,
         "others_fair_line": others.fair_line,
@@ -243,7 +298,7 @@ def _words(
     }
     return Words(
         steps=(
-            f"On the common scale {view.book} stands at {number(distance.to_value)} and {others.clusters} other "
+            f"On the common scale {distance.name} stands at {number(distance.to_value)} and {others.clusters} other "
             f"clusters at {number(distance.from_value)}: {number(distance.delta)}, where {number(threshold)} is asked "
             f"for, against at least {moment.settings.dislocation_min_others}.",
             f"It stood there at the observation before, too. The episode began at {clock(episode.since)}, and the "
@@ -257,7 +312,7 @@ def _delta_probability(market: MarketState, kind: MarketKind, moment: Moment, di
     """The distance as probability of the canonical side, at the book's own line."""
     if kind is MarketKind.H2H:
         return distance.delta
-    quote = distance.view.quote
+    quote = distance.apart.book.quote
     sigma = moment.settings.model.sigma_of(moment.sport_key, market.key.market)
     mean = -distance.from_value if kind is MarketKind.SPREAD else distance.from_value
     others = probability_at(kind, mean, quote.line, sigma)

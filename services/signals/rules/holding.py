@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from services.shared.odds import MarketKind, canonical, market_kind, probability_at
+from services.shared.odds import MarketKind, canonical, probability_at
 from services.signals.model import (
+    Bet,
     BookHolding,
     BookState,
-    BookView,
     Direction,
     EventState,
     MarketKey,
     MarketState,
     OldNumber,
+    Quote,
     SignalType,
 )
 from services.signals.rules.settings import RuleSettings
-from services.signals.rules.window import NOT_IN_PANEL, Moment, is_alive_now, names_canonical_side, value_of
+from services.signals.rules.window import NOT_IN_PANEL, Moment, is_alive_now, kind_of, names_canonical_side, value_of
 
 
 def books_holding(
@@ -36,16 +37,15 @@ def books_holding(
     """Who offers the old number at this observation, by book; with `since`, only who did not move that way after it."""
     sign = 1.0 if to_value > from_value else -1.0
     holding: list[BookHolding] = []
-    for book in market.books:
-        view = book.view
-        if view is None or view.excluded in NOT_IN_PANEL or not is_alive_now(moment, market.key, book.book):
+    for index, book in enumerate(market.books):
+        if book.excluded in NOT_IN_PANEL or not is_alive_now(moment, market.key, book.book):
             continue
-        value = value_of(kind, view.quote)
+        value = value_of(kind, book.quote)
         if value is None or canonical(abs(value - from_value)) >= canonical(abs(value - to_value)):
             continue
         if since is not None and _moved(book, kind, since, sign, moment.settings):
             continue
-        holding.append(_holding(view, market, kind, moment, direction))
+        holding.append(_holding(index, market, kind, moment, direction))
     return tuple(holding)
 
 
@@ -54,7 +54,7 @@ def holding_now(state: EventState, old: OldNumber, settings: RuleSettings) -> tu
     while it is nearer to its own number than to the others'. Nobody, once the event is in play.
     """
     key = MarketKey(old.market, old.player)
-    kind = market_kind(old.market)
+    kind = kind_of(old.market)
     market = next((market for market in state.markets if market.key == key), None)
     if market is None or kind is None or state.pregame_since is None:
         return ()
@@ -63,17 +63,14 @@ def holding_now(state: EventState, old: OldNumber, settings: RuleSettings) -> tu
     if old.signal_type != SignalType.DISLOCATION:
         return books_holding(market, kind, moment, direction, old.from_value, old.to_value, since=None)
     return tuple(
-        _holding(book.view, market, kind, moment, direction)
-        for book in market.books
-        if book.view is not None
-        and book.book == old.book
-        and is_alive_now(moment, key, book.book)
-        and _stands_apart(book.view, kind, old)
+        _holding(index, market, kind, moment, direction)
+        for index, book in enumerate(market.books)
+        if book.book == old.book and is_alive_now(moment, key, book.book) and _stands_apart(book, kind, old)
     )
 
 
-def _stands_apart(view: BookView, kind: MarketKind, old: OldNumber) -> bool:
-    mean, probability = view.quote.implied_mean, view.quote.fair_probability
+def _stands_apart(book: BookState, kind: MarketKind, old: OldNumber) -> bool:
+    mean, probability = book.implied_mean, book.quote.fair_probability
     if kind is MarketKind.H2H:
         value = probability
     elif mean is None:
@@ -93,31 +90,30 @@ def _moved(book: BookState, kind: MarketKind, since: datetime, sign: float, sett
     return change > 0 and change >= settings.step(kind)
 
 
-def _holding(
-    view: BookView, market: MarketState, kind: MarketKind, moment: Moment, direction: Direction
-) -> BookHolding:
-    quote = view.quote
+def _holding(index: int, market: MarketState, kind: MarketKind, moment: Moment, direction: Direction) -> BookHolding:
+    book, last_update = market.books[index], market.last_update_of(index)
+    quote, bet = book.quote, book.bet or Bet()
     canonical_side = names_canonical_side(direction)
     price, price_other = (quote.price, quote.price_other) if canonical_side else (quote.price_other, quote.price)
-    probability = _probability(market, kind, moment, view, canonical_side)
+    probability = _probability(market, kind, moment, quote, canonical_side)
     return BookHolding(
-        book=view.book,
+        book=book.book,
         line=quote.line,
         price=price,
         price_other=price_other,
-        last_update=quote.last_update,
-        age_seconds=None if quote.last_update is None else (moment.now - quote.last_update).total_seconds(),
+        last_update=last_update,
+        age_seconds=None if last_update is None else (moment.now - last_update).total_seconds(),
         ev_now=None if probability is None else canonical(price * probability - 1.0),
-        link=view.link if canonical_side else view.link_other,
-        limit=view.limit if canonical_side else view.limit_other,
+        link=bet.link if canonical_side else bet.link_other,
+        limit=bet.limit if canonical_side else bet.limit_other,
     )
 
 
 def _probability(
-    market: MarketState, kind: MarketKind, moment: Moment, view: BookView, canonical_side: bool
+    market: MarketState, kind: MarketKind, moment: Moment, quote: Quote, canonical_side: bool
 ) -> float | None:
     """The consensus probability of a side at the book's line; None where the market gives none."""
-    consensus, quote = market.consensus, view.quote
+    consensus = market.consensus
     sigma = moment.settings.model.sigma_of(moment.sport_key, market.key.market)
     if kind is MarketKind.H2H:
         probability = consensus.fair_probability

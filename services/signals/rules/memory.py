@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from services.shared.odds import MarketKind, market_kind
 from services.signals.model import (
     BookState,
     BookView,
@@ -21,21 +20,29 @@ from services.signals.model import (
     EventState,
     MarketKey,
     MarketState,
-    MarketView,
+    MarketUpdate,
     Observation,
     PriceStand,
     Quote,
     Sight,
     Stand,
 )
+from services.signals.rules.dislocation import find_outliers
 from services.signals.rules.settings import RuleSettings
-from services.signals.rules.window import value_of
+from services.signals.rules.window import kind_of, value_of
+
+
+class IncompleteError(ValueError):
+    """An observation tells only what changed, and what it changed is not remembered."""
 
 
 def remember(
     state: EventState | None, observation: Observation, settings: RuleSettings
 ) -> tuple[EventState, frozenset[MarketKey]]:
-    """The state after an observation, and the markets that it changed. Judges nothing."""
+    """The state after an observation, and the markets that it changed. Judges nothing.
+
+    Raises IncompleteError for an observation that tells of changes in something that is not remembered.
+    """
     now = observation.observed_at
     in_play = observation.commence_time is not None and now >= observation.commence_time
     before = () if state is None else state.sights
@@ -43,9 +50,8 @@ def remember(
     longest = timedelta(seconds=settings.window_start_share * settings.longest_window_seconds())
     sights = _sights(before, sight, now - longest)
     pregame_since = None if in_play else now if state is None or state.pregame_since is None else state.pregame_since
-    cooled_by = now - timedelta(seconds=settings.longest_cooldown_seconds())
     known = () if state is None else state.markets
-    markets, changed = _markets(known, observation, sights[0].observed_at, cooled_by)
+    markets, changed = _markets(known, observation, settings, sights[0].observed_at)
     capped: tuple[CappedSignal, ...] = () if state is None else state.capped
     if capped:
         capped = tuple(one for one in capped if now - one.published_at < timedelta(minutes=settings.cap_minutes))
@@ -78,48 +84,37 @@ def _sights(before: tuple[Sight, ...], sight: Sight, horizon: datetime) -> tuple
 
 
 def _markets(
-    before: tuple[MarketState, ...], observation: Observation, horizon: datetime, cooled_by: datetime
+    before: tuple[MarketState, ...], observation: Observation, settings: RuleSettings, horizon: datetime
 ) -> tuple[tuple[MarketState, ...], frozenset[MarketKey]]:
     now = observation.observed_at
-    views: dict[MarketKey, MarketView | None] = {view.key: view for view in observation.markets}
-    views |= dict.fromkeys(observation.removed)
-    if observation.keyframe:
-        views |= {market.key: None for market in before if market.key not in views}
     known = {market.key: market for market in before}
     changed: set[MarketKey] = set()
-    for key, view in views.items():
+    for update in observation.markets:
+        market = known.get(update.key)
+        updated = _updated(market or MarketState(update.key), update, now, horizon, settings)
+        if updated is not market:
+            known[update.key] = updated
+            changed.add(update.key)
+    for key in _emptied(before, observation):
         market = known.get(key)
-        if market is not None and (_is_gone(market) if view is None else _says_the_same(market, view)):
-            continue
-        if market is None and view is None:
-            continue
-        known[key] = _updated(market or _new_market(key), view, now, horizon)
-        changed.add(key)
-    forgotten = [key for key, market in known.items() if _is_gone(market) and _is_past(market, horizon, cooled_by)]
+        if market is not None and market.books:
+            known[key] = _without_books(market, now, horizon)
+            changed.add(key)
+    cooled_by = now - timedelta(seconds=settings.longest_cooldown_seconds())
+    forgotten = [key for key, market in known.items() if not market.books and _is_past(market, horizon, cooled_by)]
     if not changed and not forgotten:
         return before, frozenset()
     for key in forgotten:
         del known[key]
-    return tuple(market for _, market in sorted(known.items())), frozenset(changed)
+    return tuple(sorted(known.values(), key=_key_of)), frozenset(changed)
 
 
-def _new_market(key: MarketKey) -> MarketState:
-    return MarketState(
-        key=key,
-        consensus=ConsensusView(),
-        consensus_prices=(),
-        books=(),
-        moved_at=None,
-        anchor=None,
-        episodes=(),
-        episode_ends=(),
-        last_said=(),
-        held_back=(),
-    )
-
-
-def _is_gone(market: MarketState) -> bool:
-    return all(book.view is None for book in market.books)
+def _emptied(before: tuple[MarketState, ...], observation: Observation) -> Iterable[MarketKey]:
+    """The markets in which nobody quotes any more. A keyframe need not name them: what it does not list is gone."""
+    if not observation.keyframe:
+        return observation.removed
+    listed = {update.key for update in observation.markets}
+    return [*observation.removed, *(market.key for market in before if market.key not in listed)]
 
 
 def _is_past(market: MarketState, horizon: datetime, cooled_by: datetime) -> bool:
@@ -128,37 +123,115 @@ def _is_past(market: MarketState, horizon: datetime, cooled_by: datetime) -> boo
     return (
         not market.held_back
         and not market.episodes
-        and all(stand.until is not None and stand.until <= horizon for book in market.books for stand in book.stands)
+        and all(stand.until is not None and stand.until <= horizon for book in market.gone for stand in book.stands)
         and all(moment <= cooled_by for moment in said)
     )
 
 
-def _says_the_same(market: MarketState, view: MarketView) -> bool:
-    if market.consensus != view.consensus:
-        return False
-    present = [book.view for book in market.books if book.view is not None]
-    return len(present) == len(view.books) and all(
-        map(_same_but_for_reading, present, sorted(view.books, key=_by_book))
+def _updated(
+    market: MarketState, update: MarketUpdate, now: datetime, horizon: datetime, settings: RuleSettings
+) -> MarketState:
+    """The market after an update; the very same one where nothing but readings changed.
+
+    Most updates change a few books of many, so whoever is not told of is taken over as he stands. Raises
+    IncompleteError for an update that tells too little: it lists a book that is neither known nor told of.
+    """
+    update = _in_order(update)
+    kind = kind_of(update.key.market)
+    held = {book.book: book for book in market.books}
+    same_books = list(held) == list(update.books)
+    is_changed = not same_books
+    reasons = dict(update.excluded)
+    moved = 0
+    for view in update.changed:
+        book = held.get(view.book) or next((one for one in market.gone if one.book == view.book), None)
+        seen = _seen(book, view, reasons.get(view.book, ""), market)
+        if seen is book:
+            continue
+        held[view.book] = seen
+        is_changed = True
+        if book is not None and kind is not None and value_of(kind, book.quote) != value_of(kind, seen.quote):
+            moved += 1
+    if update.excluded != market.excluded:
+        is_changed = True
+        for name in update.books:
+            if name in held and held[name].excluded != reasons.get(name, ""):
+                held[name] = _judged_otherwise(held[name], reasons.get(name, ""), now, market)
+    try:
+        books = [held[name] for name in update.books]
+    except KeyError as unknown:
+        raise IncompleteError(f"an update of {update.key.market} does not tell what {unknown} quotes") from unknown
+    outliers = () if kind is None else find_outliers(update, books, kind, settings)
+    if not is_changed and market.consensus == update.consensus and market.outliers == outliers:
+        return market
+    return replace(
+        market,
+        consensus=update.consensus,
+        consensus_prices=_prices(market.consensus_prices, update.consensus.consensus_price, now, horizon),
+        books=tuple([_pruned(book, horizon) if len(book.stands) > 1 else book for book in books]),
+        gone=() if same_books and not market.gone else _gone(market, update.books, now, horizon),
+        changed_at=now,
+        read_ages=update.read_ages,
+        excluded=update.excluded,
+        outliers=outliers,
+        moves=_moves(market.moves, moved, now, horizon),
     )
 
 
-def _by_book(view: BookView) -> str:
-    return view.book
+def _without_books(market: MarketState, now: datetime, horizon: datetime) -> MarketState:
+    """The market when nobody quotes it any more."""
+    return replace(
+        market,
+        consensus=ConsensusView(),
+        consensus_prices=_prices(market.consensus_prices, None, now, horizon),
+        books=(),
+        gone=_gone(market, (), now, horizon),
+        changed_at=now,
+        read_ages=(),
+        excluded=(),
+        outliers=(),
+        moves=_moves(market.moves, 0, now, horizon),
+    )
 
 
-def _same_but_for_reading(mine: BookView, theirs: BookView) -> bool:
+def _in_order(update: MarketUpdate) -> MarketUpdate:
+    """The update with its columns by book name, as they come nearly always."""
+    names = update.books
+    if list(names) == sorted(names):
+        return update
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return replace(
+        update,
+        books=tuple([names[index] for index in order]),
+        read_ages=tuple([update.read_ages[index] for index in order]),
+        others_of=tuple([update.others_of[index] for index in order]),
+    )
+
+
+def _seen(book: BookState | None, view: BookView, excluded: str, market: MarketState) -> BookState:
+    """A book after it was told of; the very same where it is told of again as it was."""
+    shared_cluster = "" if view.cluster == view.book else view.cluster
+    if book is None:
+        since = view.quote.observed_at
+        stands: tuple[Stand, ...] = (Stand(since, view.quote, excluded),)
+    elif book.stands[-1].until is None and _same_value(book.quote, view.quote):
+        last = book.stands[-1]
+        if _tells_the_same(book, view, shared_cluster):
+            return book
+        stands = (*book.stands[:-1], Stand(last.since, view.quote, last.excluded))
+    else:
+        # In the normal flow both times are the same; after a gap the quote may have been first seen in it.
+        since = max(view.quote.observed_at, book.stands[-1].since + timedelta(microseconds=1))
+        stands = (*_closed(book, since, market), Stand(since, view.quote, excluded))
+    return BookState(view.book, shared_cluster, stands, view.implied_mean, view.bet)
+
+
+def _tells_the_same(book: BookState, view: BookView, shared_cluster: str) -> bool:
     return (
-        mine.book == theirs.book
-        and _same_value(mine.quote, theirs.quote)
-        and mine.others == theirs.others
-        and mine.excluded == theirs.excluded
-        and mine.quote.fair_probability == theirs.quote.fair_probability
-        and mine.quote.implied_mean == theirs.quote.implied_mean
-        and mine.cluster == theirs.cluster
-        and mine.link == theirs.link
-        and mine.link_other == theirs.link_other
-        and mine.limit == theirs.limit
-        and mine.limit_other == theirs.limit_other
+        book.quote.fair_probability == view.quote.fair_probability
+        and book.implied_mean == view.implied_mean
+        and book.shared_cluster == shared_cluster
+        and book.bet == view.bet
     )
 
 
@@ -172,78 +245,66 @@ def _same_value(mine: Quote, theirs: Quote) -> bool:
     )
 
 
-def _updated(market: MarketState, view: MarketView | None, now: datetime, horizon: datetime) -> MarketState:
-    """The market as the view shows it; without one, with every book gone."""
-    kind = market_kind(market.key.market)
-    books = {book.book: book for book in market.books}
-    listed = {} if view is None else {one.book: one for one in view.books}
-    moved = False
-    for name, one in listed.items():
-        book = books.get(name)
-        books[name] = _seen(book, one, now, horizon)
-        moved = moved or (kind is not None and book is not None and _has_moved(book, books[name], kind))
-    for name, book in list(books.items()):
-        if name not in listed:
-            gone = _gone(book, now, horizon)
-            if gone.stands:
-                books[name] = gone
-            else:
-                del books[name]
-    consensus = ConsensusView() if view is None else view.consensus
-    return replace(
-        market,
-        consensus=consensus,
-        consensus_prices=_prices(market.consensus_prices, consensus.consensus_price, now, horizon),
-        books=tuple(book for _, book in sorted(books.items())),
-        moved_at=now if moved else market.moved_at,
-    )
+def _judged_otherwise(book: BookState, excluded: str, now: datetime, market: MarketState) -> BookState:
+    """The book when consensus left it out, or took it in again, with the same quote."""
+    return replace(book, stands=(*_closed(book, now, market), Stand(now, book.quote, excluded)))
 
 
-def _seen(book: BookState | None, view: BookView, now: datetime, horizon: datetime) -> BookState:
-    if book is None:
-        return BookState(
-            view.book, view.cluster, (Stand(view.quote.observed_at, None, view.quote, view.excluded),), view
-        )
+def _gone(market: MarketState, listed: Sequence[str], now: datetime, horizon: datetime) -> tuple[BookState, ...]:
+    """The books that do not quote any more, as long as a window can ask for them."""
+    left = [
+        replace(book, stands=_closed(book, now, market), implied_mean=None, bet=None)
+        for book in market.books
+        if book.book not in listed
+    ]
+    gone = [*left, *(book for book in market.gone if book.book not in listed)]
+    kept = [_pruned(book, horizon) for book in gone]
+    return tuple(sorted((book for book in kept if book.stands), key=_book_of))
+
+
+def _closed(book: BookState, until: datetime, market: MarketState) -> tuple[Stand, ...]:
+    """Its history up to a time at which its newest stand ended; as it is, where that had ended before."""
     last = book.stands[-1]
-    if last.until is None and _same_value(last.quote, view.quote):
-        if last.excluded == view.excluded:
-            stands = (*book.stands[:-1], Stand(last.since, None, view.quote, last.excluded))
-        else:
-            stands = (*_closed(book.stands, now), Stand(now, None, view.quote, view.excluded))
-    else:
-        # In the normal flow both times are the same; after a gap the quote may have been first seen in it.
-        since = max(view.quote.observed_at, last.since + timedelta(microseconds=1))
-        stands = (*_closed(book.stands, since), Stand(since, None, view.quote, view.excluded))
-    return BookState(view.book, view.cluster, _pruned(stands, horizon), view)
+    if last.until is not None:
+        return book.stands
+    index = [one.book for one in market.books].index(book.book)
+    ended = Stand(last.since, last.quote, last.excluded, until, market.last_update_of(index))
+    return (*book.stands[:-1], ended)
 
 
-def _gone(book: BookState, now: datetime, horizon: datetime) -> BookState:
-    return BookState(book.book, book.cluster, _pruned(_closed(book.stands, now), horizon), None)
+def _pruned(book: BookState, horizon: datetime) -> BookState:
+    """The book without what no window reaches, and without how its first quote came about, which nobody asks for."""
+    oldest = book.stands[0]
+    if oldest.until is None or oldest.until > horizon:
+        return book
+    stands = [stand for stand in book.stands if stand.until is None or stand.until > horizon]
+    if stands:
+        stands[0] = replace(
+            stands[0], quote=replace(stands[0].quote, changed_after=None, changed_by=None, previous_seen_at=None)
+        )
+    return replace(book, stands=tuple(stands))
 
 
-def _closed(stands: tuple[Stand, ...], until: datetime) -> tuple[Stand, ...]:
-    last = stands[-1]
-    return stands if last.until is not None else (*stands[:-1], Stand(last.since, until, last.quote, last.excluded))
-
-
-def _pruned(stands: tuple[Stand, ...], horizon: datetime) -> tuple[Stand, ...]:
-    if stands[0].until is None or stands[0].until > horizon:
-        return stands
-    return tuple(stand for stand in stands if stand.until is None or stand.until > horizon)
-
-
-def _has_moved(before: BookState, after: BookState, kind: MarketKind) -> bool:
-    return value_of(kind, before.stands[-1].quote) != value_of(kind, after.stands[-1].quote)
+def _moves(before: tuple[datetime, ...], moved: int, now: datetime, horizon: datetime) -> tuple[datetime, ...]:
+    if before and before[0] <= horizon:
+        before = tuple([moment for moment in before if moment > horizon])
+    return (*before, *[now] * moved) if moved else before
 
 
 def _prices(
-    before: Sequence[PriceStand], price: float | None, now: datetime, horizon: datetime
+    before: tuple[PriceStand, ...], price: float | None, now: datetime, horizon: datetime
 ) -> tuple[PriceStand, ...]:
     if before and before[-1].consensus_price == price:
-        return tuple(before)
-    kept = [*_newest_before(before, horizon), *(stand for stand in before if stand.since > horizon)]
-    return (*kept, PriceStand(now, price))
+        return before
+    reached = 0
+    while reached + 1 < len(before) and before[reached + 1].since <= horizon:
+        reached += 1
+    return (*before[reached:], PriceStand(now, price))
 
 
-def _newest_before(stands: Iterable[PriceStand], horizon: datetime) -> list[PriceStand]:
-    return [stand for stand in stands if stand.since <= horizon][-1:]
+def _key_of(market: MarketState) -> MarketKey:
+    return market.key
+
+
+def _book_of(book: BookState) -> str:
+    return book.book

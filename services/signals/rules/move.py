@@ -21,10 +21,10 @@ from services.signals.rules.window import Moment, Panel, direction_of, find_move
 def judge(market: MarketState, kind: MarketKind, moment: Moment) -> Verdict:
     """Whether the market moved, crossed key numbers, or would have but for a reason."""
     settings = moment.settings
-    panel = find_panel(market, kind, moment, settings.move_window_seconds(kind), market.anchor)
+    threshold = settings.move_threshold(kind)
+    panel = find_panel(market, kind, moment, settings.move_window_seconds(kind), market.anchor, far=threshold)
     if panel is None:
         return NOTHING
-    threshold = settings.move_threshold(kind)
     if not reaches(panel, threshold):
         wide = panel.with_those_that_left()
         if panel.left and reaches(wide, threshold):
@@ -40,7 +40,7 @@ def judge(market: MarketState, kind: MarketKind, moment: Moment) -> Verdict:
     if not movers.books:
         movers = find_movers(panel, sign, step=0.0)  # an h2h median may go further than any one book did
     reason = movement.timing_reason(panel, movers, moment)
-    if reason is None and len(panel.clusters) < settings.move_min_books:
+    if reason is None and panel.size < settings.move_min_books:
         reason = Reason.TOO_FEW_BOOKS
     if reason is None and panel.own_change * sign <= 0:
         reason = Reason.AGAINST
@@ -87,7 +87,7 @@ def panel_delta(panel: Panel) -> float:
 
 def reaches(panel: Panel, threshold: float) -> bool:
     """Whether the panel's median changed by the threshold."""
-    return bool(panel.clusters) and abs(panel_delta(panel)) >= threshold
+    return panel.size > 0 and abs(panel_delta(panel)) >= threshold
 
 
 def _type_and_mass(market: MarketState, kind: MarketKind, moment: Moment, panel: Panel) -> tuple[SignalType, float]:

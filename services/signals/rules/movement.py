@@ -49,7 +49,7 @@ def candidate(
     key_mass: float = 0.0,
 ) -> Candidate:
     """A movement as a candidate; `measure` gives the rule's own delta of any stretch of the panel."""
-    moved, standing = len(movers.clusters), len(panel.clusters)
+    moved, standing = len(movers.clusters), panel.size
     elapsed = movers.elapsed_seconds
     sign = 1.0 if delta > 0 else -1.0
     return Candidate(
@@ -70,21 +70,21 @@ def candidate(
         breadth=moved / standing,
         dispersion=market.consensus.dispersion,
         words=lambda: Words((*opening_steps(panel), *steps, elapsed_step(panel, movers, moment)), meta),
+        acceleration=lambda: acceleration(panel, market, kind, moment.sights, lambda part: sign * measure(part)),
         panel=panel,
         movers=movers,
         elapsed_seconds=canonical(elapsed),
-        acceleration=acceleration(panel, market, kind, moment.sights, lambda part: sign * measure(part)),
     )
 
 
 def opening_steps(panel: Panel) -> tuple[str, ...]:
     """The window and the panel, in words."""
     window = panel.window
-    books = [f"{member.book}" for cluster in panel.clusters for member in cluster.members]
+    books = [member.book for cluster in panel.clusters for member in cluster.members]
     steps = [
         f"The window of {number(window.seconds / 60.0)} minutes runs from the observation at {clock(window.start)} "
         f"to the one at {clock(window.end)}.",
-        f"{len(panel.clusters)} clusters stood at both its ends: {', '.join(sorted(books))}.",
+        f"{panel.size} clusters stood at both its ends: {', '.join(sorted(books))}.",
     ]
     if panel.left:
         names = ", ".join(sorted(member.book for member in panel.left))
@@ -97,7 +97,7 @@ def elapsed_step(panel: Panel, movers: Movers, moment: Moment) -> str:
     limit = moment.settings.elapsed_share * panel.window.seconds
     return (
         f"The movers changed within {number(movers.elapsed_seconds)} s at the most; the limit is {number(limit)} s. "
-        f"{len(movers.clusters)} of {len(panel.clusters)} clusters moved that way, {movers.against} against."
+        f"{len(movers.clusters)} of {panel.size} clusters moved that way, {movers.against} against."
     )
 
 

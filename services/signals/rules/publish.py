@@ -12,8 +12,8 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from services.shared.identity import hashed_id, milliseconds
-from services.shared.odds import canonical, market_kind
+from services.shared.identity import hashed_id, milliseconds, snapshot_id
+from services.shared.odds import MarketKind, canonical
 from services.signals.model import (
     BookHolding,
     BookMove,
@@ -30,6 +30,7 @@ from services.signals.model import (
     ScoreComponent,
     ScorePart,
     SignalType,
+    Stand,
     Value,
 )
 from services.signals.rules import dislocation
@@ -38,7 +39,7 @@ from services.signals.rules.holding import books_holding
 from services.signals.rules.movement import clock, number
 from services.signals.rules.score import composite, tier_of, time_bucket
 from services.signals.rules.settings import RULES_VERSION
-from services.signals.rules.window import NOT_IN_PANEL, Moment
+from services.signals.rules.window import NOT_IN_PANEL, Moment, OwnChange, kind_of
 
 
 class Choice(Value, frozen=True):
@@ -89,7 +90,7 @@ def after_publishing(
         if candidate.signal_type in (SignalType.MOVE, SignalType.KEY_CROSS):
             market = replace(market, anchor=now)
         elif candidate.apart is not None:
-            cluster = candidate.apart.cluster
+            cluster = candidate.apart.book.cluster
             episodes = tuple(
                 replace(episode, told_multiple=candidate.multiple) if episode.cluster == cluster else episode
                 for episode in market.episodes
@@ -121,7 +122,7 @@ def compose(
 def _is_cooling(market: MarketState, candidate: Candidate, moment: Moment) -> bool:
     if candidate.apart is not None:
         # Within an episode a higher multiple is told without delay; the cooldown runs between episodes.
-        told = any(one.cluster == candidate.apart.cluster and one.told_multiple > 0 for one in market.episodes)
+        told = any(one.cluster == candidate.apart.book.cluster and one.told_multiple > 0 for one in market.episodes)
         return not told and dislocation.is_cooling(market, candidate, moment)
     cooldown = {
         SignalType.MULTIBOOK_SYNC: moment.settings.sync_cooldown_seconds,
@@ -152,7 +153,7 @@ def _signal(
     candidate: Candidate, market: MarketState, state: EventState, moment: Moment, config_hash: str
 ) -> DetectedSignal:
     settings, now, key = moment.settings, moment.now, candidate.key
-    kind = market_kind(key.market)
+    kind = kind_of(key.market)
     assert kind is not None, "only markets that can be read have candidates"
     minutes = None if state.commence_time is None else canonical((state.commence_time - now).total_seconds() / 60.0)
     bucket = time_bucket(minutes)
@@ -169,7 +170,7 @@ def _signal(
     where = (state.event_id, key.market, key.player)
     when = (str(candidate.direction), config_hash, str(milliseconds(now)))
     benchmark = _benchmark(candidate, market)
-    quotes = _quotes(candidate, market)
+    quotes = _compared(candidate, market, kind, state.event_id)
     words = candidate.words()
     moves = _moves(candidate)
     holding: tuple[BookHolding, ...] = ()
@@ -198,7 +199,7 @@ def _signal(
         to_price=benchmark.to_price,
         strength=candidate.strength.points,
         velocity=candidate.velocity,
-        acceleration=candidate.acceleration,
+        acceleration=candidate.acceleration(),
         composite_score=score.score,
         score_source=score.source,
         tier=tier,
@@ -218,13 +219,13 @@ def _signal(
         fair_probability=benchmark.fair_probability,
         devig_method=market.consensus.devig_method,
         dispersion=candidate.dispersion,
-        snapshot_ids=tuple(sorted({one for *_, quote in quotes for one in quote.snapshot_ids})),
+        snapshot_ids=tuple(sorted({one for quote in quotes for one in quote.snapshot_ids})),
         rules_version=RULES_VERSION,
         config_hash=config_hash,
         profile=settings.profile,
         meta=words.meta,
         books=(candidate.book,) if candidate.book else tuple(move.book for move in moves),
-        inputs=tuple(_explained(*one) for one in quotes),
+        inputs=tuple(quote.as_input() for quote in quotes),
         steps=(
             f"The observation at {clock(now)} was judged before the start, under profile {settings.profile}.",
             *words.steps,
@@ -238,13 +239,12 @@ def _benchmark(candidate: Candidate, market: MarketState) -> Benchmark:
     if candidate.panel is None:
         assert candidate.apart is not None, "what is no movement is a dislocation"
         others = candidate.apart.others
-        assert others is not None, "a dislocation is one from the others"
         return Benchmark(
             others.consensus_line,
             others.fair_line,
             others.fair_probability,
             _price(others.fair_probability),
-            _price(candidate.apart.quote.fair_probability),
+            _price(candidate.apart.book.quote.fair_probability),
         )
     consensus, start = market.consensus, candidate.panel.window.start
     at_start = [stand.consensus_price for stand in market.consensus_prices if stand.since <= start]
@@ -270,37 +270,80 @@ def _moves(candidate: Candidate) -> tuple[BookMove, ...]:
     )
 
 
-def _quotes(candidate: Candidate, market: MarketState) -> list[tuple[str, str, str, Quote]]:
-    """The quotes that were compared, as (book, cluster, role, quote): both ends of the window, or book and others."""
+class _Compared(Value, frozen=True):
+    """A quote that was compared: one end of a book's window, or a book and those from which it stands apart."""
+
+    book: str
+    cluster: str
+    role: str
+    quote: Quote
+    last_update: datetime | None
+    #: One an outcome: canonical, other, and the draw where there is one.
+    snapshot_ids: tuple[str, ...]
+
+    def as_input(self) -> ExplainedInput:
+        """The quote as an explanation lists it."""
+        return ExplainedInput(
+            snapshot_id=self.snapshot_ids[0],
+            book=self.book,
+            cluster=self.cluster,
+            role=self.role,
+            line=self.quote.line,
+            price=self.quote.price,
+            price_other=self.quote.price_other,
+            fair_probability=self.quote.fair_probability,
+            observed_at=self.quote.observed_at,
+            last_update=self.last_update,
+        )
+
+
+def _compared(candidate: Candidate, market: MarketState, kind: MarketKind, event_id: str) -> list[_Compared]:
+    """Every quote behind a candidate: both ends of the window, or the others and the book."""
+
+    def compared(book: str, cluster: str, role: str, quote: Quote, last_update: datetime | None) -> _Compared:
+        return _Compared(
+            book, cluster, role, quote, last_update, _snapshot_ids(event_id, market.key, kind, book, quote)
+        )
+
     if candidate.panel is not None:
+        # A quote that stands has no last reading of its own: the market keeps those of all books.
+        read = {book.book: market.last_update_of(index) for index, book in enumerate(market.books)}
         members = sorted(
             (member for cluster in candidate.panel.clusters for member in cluster.members),
             key=lambda member: member.book,
         )
-        starts = [(member.book, member.cluster, "from", member.start) for member in members]
-        return starts + [(member.book, member.cluster, "to", member.end) for member in members]
+
+        def end(member: OwnChange, role: str, stand: Stand) -> _Compared:
+            last_update = read[member.book] if stand.until is None else stand.last_update
+            return compared(member.book, member.cluster, role, stand.quote, last_update)
+
+        starts = [end(member, "from", member.start) for member in members]
+        # Whoever stands still has the same quote, and so the same snapshots, at both ends.
+        return starts + [
+            replace(start, role="to") if member.end is member.start else end(member, "to", member.end)
+            for member, start in zip(members, starts, strict=True)
+        ]
     assert candidate.apart is not None, "what is no movement is a dislocation"
-    apart = candidate.apart
-    views = [book.view for book in market.books if book.view is not None]
-    others = [view for view in views if view.cluster != apart.cluster and view.excluded not in NOT_IN_PANEL]
+    apart, book = candidate.apart, candidate.apart.book
     return [
-        *((view.book, view.cluster, "from", view.quote) for view in others),
-        (apart.book, apart.cluster, "to", apart.quote),
+        *(
+            compared(other.book, other.cluster, "from", other.quote, market.last_update_of(index))
+            for index, other in enumerate(market.books)
+            if other.cluster != book.cluster and other.excluded not in NOT_IN_PANEL
+        ),
+        compared(book.book, book.cluster, "to", book.quote, apart.last_update),
     ]
 
 
-def _explained(book: str, cluster: str, role: str, quote: Quote) -> ExplainedInput:
-    return ExplainedInput(
-        snapshot_id=quote.snapshot_ids[0] if quote.snapshot_ids else "",
-        book=book,
-        cluster=cluster,
-        role=role,
-        line=quote.line,
-        price=quote.price,
-        price_other=quote.price_other,
-        fair_probability=quote.fair_probability,
-        observed_at=quote.observed_at,
-        last_update=quote.last_update,
+def _snapshot_ids(event_id: str, key: MarketKey, kind: MarketKind, book: str, quote: Quote) -> tuple[str, ...]:
+    """The snapshots of a quote's outcomes: hashes of what is remembered anyway, so made only to be told."""
+    sides: tuple[str, ...] = ("over", "under") if kind is MarketKind.TOTAL else ("home", "away")
+    if quote.price_draw is not None:
+        sides = (*sides, "draw")
+    moments = quote.outcomes_observed_at or (quote.observed_at,) * len(sides)
+    return tuple(
+        snapshot_id(event_id, book, key.market, key.player, side, moment)
+        for side, moment in zip(sides, moments, strict=True)
     )
 
 

@@ -114,11 +114,9 @@ class RuleSettings:
 
     def move_threshold(self, kind: MarketKind) -> float:
         """MOVE's threshold, by which SYNC and STEAM are scored too."""
-        return {
-            MarketKind.SPREAD: self.move_min_spread,
-            MarketKind.TOTAL: self.move_min_total,
-            MarketKind.H2H: self.move_min_h2h,
-        }[kind]
+        if kind is MarketKind.H2H:
+            return self.move_min_h2h
+        return self.move_min_spread if kind is MarketKind.SPREAD else self.move_min_total
 
     def step(self, kind: MarketKind) -> float:
         """The least change by which a book counts as having moved: any of a line, but h2h prices tremble."""
@@ -130,11 +128,9 @@ class RuleSettings:
 
     def dislocation_threshold(self, kind: MarketKind) -> float:
         """How far from the others a book stands apart."""
-        return {
-            MarketKind.SPREAD: self.dislocation_min_spread,
-            MarketKind.TOTAL: self.dislocation_min_total,
-            MarketKind.H2H: self.dislocation_min_h2h,
-        }[kind]
+        if kind is MarketKind.H2H:
+            return self.dislocation_min_h2h
+        return self.dislocation_min_spread if kind is MarketKind.SPREAD else self.dislocation_min_total
 
     def alive_seconds(self, expected_interval_seconds: float) -> float:
         """How long a quote outlives the last poll that asked for it."""

@@ -23,7 +23,8 @@ def judge(market: MarketState, kind: MarketKind, moment: Moment) -> Verdict:
     if kind is MarketKind.H2H:
         return NOTHING
     seconds = settings.window_seconds(settings.steam_window_minutes)
-    panel = find_panel(market, kind, moment, seconds, movers=settings.steam_min_books)
+    far = settings.steam_threshold(kind)
+    panel = find_panel(market, kind, moment, seconds, movers=settings.steam_min_books, far=far)
     if panel is None:
         return NOTHING
     movers = _trigger(panel, kind, moment)

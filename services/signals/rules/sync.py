@@ -19,10 +19,10 @@ def judge(market: MarketState, kind: MarketKind, moment: Moment) -> Verdict:
     """Whether several books moved together, either way, or would have but for a reason."""
     settings = moment.settings
     seconds = settings.window_seconds(settings.sync_window_minutes)
-    panel = find_panel(market, kind, moment, seconds, movers=settings.sync_min_books)
+    step = settings.step(kind)
+    panel = find_panel(market, kind, moment, seconds, movers=settings.sync_min_books, step=step)
     if panel is None:
         return NOTHING
-    step = settings.step(kind)
     candidates: list[Candidate] = []
     held: list[Held] = []
     for sign in (1.0, -1.0):

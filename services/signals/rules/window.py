@@ -8,18 +8,26 @@ with a change that is not known to within 1.1 windows leaves the panel. Whatever
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
+from operator import attrgetter
 
-from services.shared.odds import MarketKind, canonical, median
+from services.shared.odds import MarketKind, canonical, market_kind, median
 from services.signals.model import BookState, Coverage, Direction, MarketKey, MarketState, Quote, Sight, Stand, Value
 from services.signals.rules.settings import RuleSettings
+
+#: The kind of a market key, remembered: it is asked for with every update of every market.
+kind_of = lru_cache(maxsize=1024)(market_kind)
 
 #: Left out of a panel. A book on another line than the consensus (`other_line`) still moves against itself.
 NOT_IN_PANEL = frozenset({"implausible", "pre_tip_quote", "stale"})
 
 
-class Moment(Value, frozen=True):
+@dataclass(slots=True)
+class Moment:
     """What every rule looks at besides the market: the event's observations up to now, and the configuration."""
 
     sport_key: str
@@ -27,11 +35,44 @@ class Moment(Value, frozen=True):
     sights: Sequence[Sight]
     pregame_since: datetime
     settings: RuleSettings
+    #: The observation that is being judged.
+    now: datetime = field(init=False)
+    #: Whether any of the polls left books out. Nearly every one asks for every book.
+    some_left_out: bool = field(init=False)
+    #: By a window's seconds, the newest observation that is old enough to start it, and that window.
+    _windows: dict[float, tuple[int, Window | None]] = field(init=False, default_factory=dict)
 
-    @property
-    def now(self) -> datetime:
-        """The observation that is being judged."""
-        return self.sights[-1].observed_at
+    def __post_init__(self) -> None:
+        self.now = self.sights[-1].observed_at
+        self.some_left_out = any(sight.asked.books for sight in self.sights)
+
+    def window(self, key: MarketKey, seconds: float) -> Window | None:
+        """The window that ends now; None while the event has not been watched for long enough.
+
+        Found once for all markets, because nearly every poll asks for all of them.
+        """
+        found = self._windows.get(seconds)
+        if found is None:
+            cut = self.now - timedelta(seconds=self.settings.window_start_share * seconds)
+            index = bisect_right(self.sights, cut, key=_observed_at) - 1
+            found = self._windows[seconds] = index, self._window_from(index, seconds)
+        index, window = found
+        while window is not None and not asks_for(self.sights[index].asked, key.market):
+            index -= 1
+            window = self._window_from(index, seconds)
+        return window
+
+    def _window_from(self, index: int, seconds: float) -> Window | None:
+        if index < 0 or self.sights[index].observed_at < self.pregame_since:
+            return None
+        sight = self.sights[index]
+        cut = self.now - timedelta(seconds=self.settings.window_start_share * seconds)
+        silence = (cut - sight.observed_at).total_seconds()
+        stale = silence > self.settings.alive_seconds(sight.expected_interval_seconds)
+        return Window(sight.observed_at, self.now, seconds, stale)
+
+
+_observed_at = attrgetter("observed_at")
 
 
 class Window(Value, frozen=True):
@@ -49,8 +90,8 @@ class OwnChange(Value, frozen=True):
 
     book: str
     cluster: str
-    start: Quote
-    end: Quote
+    start: Stand
+    end: Stand
     from_value: float
     to_value: float
     delta: float
@@ -70,32 +111,71 @@ class ClusterChange(Value, frozen=True):
     members: tuple[OwnChange, ...]
 
 
-class Panel(Value, frozen=True):
-    """The clusters alive at both ends of a window, by name; `left` are books whose changes are too vague in time."""
+@dataclass(slots=True)
+class Panel:
+    """The books alive at both ends of a window; `left` are those whose changes are too vague in time.
+
+    Most books stand still. They are written out as changes of nothing only where a signal tells of the panel.
+    """
 
     window: Window
-    clusters: tuple[ClusterChange, ...]
-    left: tuple[OwnChange, ...]
+    #: Books that are where they were, with the number at which they stand.
+    steady: Sequence[tuple[BookState, float]]
+    #: Books that changed, even if only in what is not the number that moves, or if they came back to it.
+    changed: Sequence[OwnChange]
+    left: Sequence[OwnChange] = ()
+    _votes: Sequence[tuple[float, float, float]] | None = field(init=False, default=None)
+    _clusters: tuple[ClusterChange, ...] | None = field(init=False, default=None)
+
+    @property
+    def votes(self) -> Sequence[tuple[float, float, float]]:
+        """The clusters' numbers at the window's start and at its end, and their own changes, in one order."""
+        if self._votes is None:
+            members: dict[str, list[tuple[float, float, float]]] = {}
+            for book, value in self.steady:
+                members.setdefault(book.shared_cluster or book.book, []).append((value, value, 0.0))
+            for change in self.changed:
+                members.setdefault(change.cluster, []).append((change.from_value, change.to_value, change.delta))
+            self._votes = [group[0] if len(group) == 1 else _vote(group) for group in members.values()]
+        return self._votes
 
     def with_those_that_left(self) -> Panel:
         """The panel as it would be if vague changes counted; it shows what sparse sampling hides."""
-        members = [member for cluster in self.clusters for member in cluster.members]
-        return Panel(self.window, clusters_of([*members, *self.left]), ())
+        return Panel(self.window, self.steady, [*self.changed, *self.left])
+
+    @property
+    def clusters(self) -> tuple[ClusterChange, ...]:
+        """Everybody's vote, written out, by name."""
+        if self._clusters is None:
+            still = [_no_change(book, value) for book, value in self.steady]
+            self._clusters = clusters_of([*self.changed, *still])
+        return self._clusters
+
+    @property
+    def size(self) -> int:
+        """How many clusters stood in the market at both ends."""
+        return len(self.votes)
 
     @property
     def from_value(self) -> float:
         """Median of the clusters at the window's start."""
-        return canonical(median([cluster.from_value for cluster in self.clusters]))
+        return canonical(median([start for start, _, _ in self.votes]))
 
     @property
     def to_value(self) -> float:
         """Median of the clusters at the window's end."""
-        return canonical(median([cluster.to_value for cluster in self.clusters]))
+        return canonical(median([end for _, end, _ in self.votes]))
 
     @property
     def own_change(self) -> float:
         """Median of the clusters' own changes."""
-        return canonical(median([cluster.own_change for cluster in self.clusters]))
+        return canonical(median([change for _, _, change in self.votes]))
+
+    def moving_clusters(self) -> tuple[ClusterChange, ...]:
+        """The clusters of which a member changed; all others have moved nowhere."""
+        names = {change.cluster for change in self.changed}
+        beside = [_no_change(book, value) for book, value in self.steady if book.cluster in names]
+        return clusters_of([*self.changed, *beside])
 
 
 class Movers(Value, frozen=True):
@@ -127,6 +207,15 @@ class Movers(Value, frozen=True):
         return max(1.0, (last - first).total_seconds())
 
 
+_NUMBERS: dict[MarketKind, Callable[[Quote], float | None]] = {
+    MarketKind.H2H: attrgetter("fair_probability"),
+    MarketKind.SPREAD: attrgetter("line"),
+    MarketKind.TOTAL: attrgetter("line"),
+}
+#: Differences are rounded to six decimals before they are compared, so one that is this much short may yet be enough.
+_ROUNDING = 1e-5
+
+
 def value_of(kind: MarketKind, quote: Quote) -> float | None:
     """The number that moves: the line, or in h2h the fair probability."""
     return quote.fair_probability if kind is MarketKind.H2H else quote.line
@@ -152,55 +241,73 @@ def asks_for(asked: Coverage, market: str, book: str | None = None) -> bool:
     return book is None or not asked.books or book in asked.books
 
 
-def find_window(moment: Moment, key: MarketKey, seconds: float, anchor: datetime | None = None) -> Window | None:
-    """The window that ends now; None while the event has not been watched for long enough."""
-    now, settings = moment.now, moment.settings
-    cut = now - timedelta(seconds=settings.window_start_share * seconds)
-    for sight in reversed(moment.sights):
-        if sight.observed_at < moment.pregame_since:
-            return None
-        if sight.observed_at <= cut and asks_for(sight.asked, key.market):
-            if anchor is not None and anchor > sight.observed_at:
-                return Window(anchor, now, seconds, stale=False)
-            silence = (cut - sight.observed_at).total_seconds()
-            stale = silence > settings.alive_seconds(sight.expected_interval_seconds)
-            return Window(sight.observed_at, now, seconds, stale)
-    return None
-
-
 def find_panel(
     market: MarketState,
     kind: MarketKind,
     moment: Moment,
     seconds: float,
     anchor: datetime | None = None,
+    *,
     movers: int = 1,
+    step: float = 0.0,
+    far: float = 0.0,
 ) -> Panel | None:
-    """The panel of the window that ends now; None where there is none, or fewer books than `movers` changed in it."""
-    window = find_window(moment, market.key, seconds, anchor)
-    if window is None or market.moved_at is None or market.moved_at <= window.start:
+    """The panel of the window that ends now; None where there is none, or where it is plain that nothing came about.
+
+    Plain is that fewer than `movers` books went the same way by `step`, or that none went as far as `far`: a median
+    over books goes no further than the one that went furthest. This is asked of every market at every observation.
+    """
+    window = moment.window(market.key, seconds)
+    if window is None:
         return None
-    if sum(book.stands[-1].since > window.start for book in market.books) < movers:
+    if anchor is not None and anchor > window.start:
+        window = Window(anchor, moment.now, seconds, stale=False)
+    start = window.start
+    if len(market.moves) - bisect_right(market.moves, start) < movers:
         return None
+    number = _NUMBERS[kind]
+    changed: list[tuple[BookState, Stand, float, float]] = []
+    ups = downs = 0
+    furthest = 0.0
+    for book in [one for one in market.books if one.stands[-1].since > start]:
+        begin = stand_at(book.stands, start)
+        if begin is None or not _takes_part(book, begin, market.key, moment, start):
+            continue
+        from_value, to_value = number(begin.quote), number(book.stands[-1].quote)
+        if from_value is None or to_value is None:
+            continue
+        changed.append((book, begin, from_value, to_value))
+        change = abs(to_value - from_value)
+        furthest = max(furthest, change)
+        if change and change >= step - _ROUNDING:
+            ups, downs = (ups + 1, downs) if to_value > from_value else (ups, downs + 1)
+    if max(ups, downs) < movers or furthest < far - _ROUNDING:
+        return None
+
     longest = timedelta(seconds=moment.settings.elapsed_share * window.seconds)
-    # Nearly every poll asks for every book; then whoever stood at the window's start was alive.
-    some_left_out = any(sight.asked.books for sight in moment.sights)
     members: list[OwnChange] = []
     left: list[OwnChange] = []
-    for book in market.books:
-        start = stand_at(book.stands, window.start)
-        if book.view is None or start is None:
-            continue
-        if start.excluded in NOT_IN_PANEL or book.stands[-1].excluded in NOT_IN_PANEL:
-            continue
-        if some_left_out and not (
-            is_alive(moment, window.start, market.key, book.book) and is_alive_now(moment, market.key, book.book)
-        ):
-            continue
-        change, counts = _own_change(book, kind, start, window, longest)
-        if change is not None:
-            (members if counts else left).append(change)
-    return Panel(window, clusters_of(members), tuple(left))
+    for book, begin, from_value, to_value in changed:
+        own, counts = _own_change(book, kind, begin, from_value, to_value, window, longest)
+        (members if counts else left).append(own)
+    steady = [
+        (book, value)
+        for book in market.books
+        if (stand := book.stands[-1]).since <= start
+        and (value := number(stand.quote)) is not None
+        and _takes_part(book, stand, market.key, moment, start)
+    ]
+    return Panel(window, steady, members, left)
+
+
+def _takes_part(book: BookState, begin: Stand, key: MarketKey, moment: Moment, start: datetime) -> bool:
+    """Whether a book that stood at a window's start is plausible and alive at both its ends."""
+    excluded = book.stands[-1].excluded
+    if (excluded and excluded in NOT_IN_PANEL) or (begin.excluded and begin.excluded in NOT_IN_PANEL):
+        return False
+    return not moment.some_left_out or (
+        is_alive(moment, start, key, book.book) and is_alive_now(moment, key, book.book)
+    )
 
 
 def find_movers(panel: Panel, sign: float, step: float) -> Movers:
@@ -210,7 +317,7 @@ def find_movers(panel: Panel, sign: float, step: float) -> Movers:
     """
     books: list[OwnChange] = []
     against = 0
-    for cluster in panel.clusters:
+    for cluster in panel.moving_clusters():
         if _reaches(-sign * cluster.own_change, step):
             against += 1
         else:
@@ -253,32 +360,33 @@ def _reaches(change: float, step: float) -> bool:
 
 
 def _own_change(
-    book: BookState, kind: MarketKind, start: Stand, window: Window, longest: timedelta
-) -> tuple[OwnChange | None, bool]:
+    book: BookState,
+    kind: MarketKind,
+    start: Stand,
+    from_value: float,
+    to_value: float,
+    window: Window,
+    longest: timedelta,
+) -> tuple[OwnChange, bool]:
     """The book against itself from its stand at the window's start on, and whether every change in it counts."""
-    end = book.stands[-1]
-    from_value, to_value = value_of(kind, start.quote), value_of(kind, end.quote)
-    if from_value is None or to_value is None:
-        return None, False
     changed_after = changed_by = seen_at = None
     counts = True
-    if end is not start:
-        for before, after in zip(book.stands, book.stands[1:], strict=False):
-            if before.since < start.since or value_of(kind, before.quote) == value_of(kind, after.quote):
-                continue
-            quote = after.quote
-            earliest = quote.changed_after or quote.previous_seen_at or before.since
-            changed_by = quote.changed_by or quote.observed_at
-            changed_after = changed_after or earliest
-            seen_at = after.since
-            old_seen_at = quote.previous_seen_at
-            seen_outside = old_seen_at is not None and old_seen_at < window.start
-            counts = counts and not seen_outside and changed_by - earliest <= longest
+    for before, after in zip(book.stands, book.stands[1:], strict=False):
+        if before.since < start.since or value_of(kind, before.quote) == value_of(kind, after.quote):
+            continue
+        quote = after.quote
+        earliest = quote.changed_after or quote.previous_seen_at or before.since
+        changed_by = quote.changed_by or quote.observed_at
+        changed_after = changed_after or earliest
+        seen_at = after.since
+        old_seen_at = quote.previous_seen_at
+        seen_outside = old_seen_at is not None and old_seen_at < window.start
+        counts = counts and not seen_outside and changed_by - earliest <= longest
     change = OwnChange(
         book=book.book,
         cluster=book.cluster,
-        start=start.quote,
-        end=end.quote,
+        start=start,
+        end=book.stands[-1],
         from_value=from_value,
         to_value=to_value,
         delta=canonical(to_value - from_value),
@@ -287,6 +395,17 @@ def _own_change(
         seen_at=seen_at,
     )
     return change, counts
+
+
+def _no_change(book: BookState, value: float) -> OwnChange:
+    stand = book.stands[-1]
+    return OwnChange(book.book, book.cluster, stand, stand, value, value, 0.0, None, None, None)
+
+
+def _vote(members: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+    """A cluster's one vote: medians over its members."""
+    starts, ends, changes = zip(*members, strict=True)
+    return median(starts), median(ends), canonical(median(changes))
 
 
 def _cluster_of(cluster: str, members: list[OwnChange]) -> ClusterChange:

@@ -6,10 +6,13 @@ import math
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from services.shared.errors import Malformed
 from services.signals import wire
+from services.signals.events import SignalEvents
 from services.signals.feed_testing import NOON, a_signal, market_update
+from services.signals.model import Bet
 from services.signals.rules import RuleSettings, observe
 from services.signals.testing import H2H, SPREADS, TOTALS, Offer, a_board, minutes
 
@@ -56,16 +59,62 @@ def test_a_market_update_without_event_time_or_revision_is_malformed(missing):
 @pytest.mark.parametrize("price", [1.0, 0.0, -110.0, math.nan, math.inf])
 def test_a_price_that_is_none_is_malformed(price):
     update = market_update(a_board(draftkings=-5.5).observation, revision=1)
-    update.markets[0].books[0].quote.outcomes[0].price = price
+    update.updated[0].changed[0].quote.outcomes[0].price = price
     with pytest.raises(Malformed):
         wire.observation(update)
 
 
 def test_a_market_with_one_side_is_malformed():
     update = market_update(a_board(draftkings=-5.5).observation, revision=1)
-    del update.markets[0].books[0].quote.outcomes[1]
+    del update.updated[0].changed[0].quote.outcomes[1]
     with pytest.raises(Malformed):
         wire.observation(update)
+
+
+def test_outcomes_that_were_first_seen_at_other_times_survive_the_wire():
+    observation = a_board(draftkings=-5.5).observation
+    (update,) = observation.markets
+    (view,) = update.changed
+    apart = replace(view, quote=replace(view.quote, outcomes_observed_at=(NOON, NOON - timedelta(hours=1))))
+    told = replace(observation, markets=(replace(update, changed=(apart,)),))
+    assert wire.observation(market_update(told, revision=1)) == told
+
+
+def test_where_to_bet_survives_the_wire():
+    observation = a_board(draftkings=-5.5).observation
+    (update,) = observation.markets
+    with_bet = replace(update.changed[0], bet=Bet(link="https://book.example/home", limit_other=500.0))
+    told = replace(observation, markets=(replace(update, changed=(with_bet,)),))
+    assert wire.observation(market_update(told, revision=1)) == told
+
+
+@pytest.mark.parametrize("column", ["books", "read_age_seconds", "others_of"])
+def test_columns_that_do_not_fit_the_books_are_malformed(column):
+    update = market_update(a_board(draftkings=-5.5, betmgm=-6.5).observation, revision=1)
+    getattr(update.updated[0], column).pop()
+    with pytest.raises(Malformed):
+        wire.observation(update)
+
+
+def test_a_comparison_that_is_not_there_is_malformed():
+    update = market_update(a_board(draftkings=-5.5, betmgm=-6.5).observation, revision=1)
+    update.updated[0].others_of[0] = 3
+    with pytest.raises(Malformed):
+        wire.observation(update)
+
+
+@pytest.mark.parametrize("age", [1e300, -1e12, math.inf])
+def test_a_reading_older_than_time_is_malformed(age):
+    update = market_update(a_board(draftkings=-5.5, betmgm=-6.5).observation, revision=1)
+    update.updated[0].read_age_seconds[1] = age
+    with pytest.raises(Malformed):
+        wire.observation(update)
+
+
+def test_a_change_of_what_is_not_held_is_malformed():
+    later = a_board(draftkings=-5.5, betmgm=-6.5).later(minutes(1), draftkings=-6.0).observation
+    with pytest.raises(Malformed, match="betmgm"):
+        SignalEvents(RuleSettings(), received=lambda: None).step(None, later)
 
 
 def test_a_signal_carries_every_field_that_it_was_given():

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.signals.model import DetectedSignal, Direction, EventState, Observation
+from services.signals import wire
+from services.signals.model import DetectedSignal, Direction, EventState, MarketUpdate, Observation
 from services.signals.rules import RuleSettings, observe
 from services.signals.testing import H2H, SPREADS, TOTALS, Board, MarketKey, Offer, a_board, minutes, steady, tell
 
@@ -118,12 +119,19 @@ def test_the_mirrored_event_gives_the_mirrored_signals_and_no_others(boards: lis
 @settings(max_examples=15, deadline=None)
 def test_permuting_books_and_markets_changes_nothing(boards: list[Board], rng: random.Random) -> None:
     def shuffled(observation: Observation) -> Observation:
-        markets = [
-            msgspec.structs.replace(market, books=tuple(rng.sample(market.books, len(market.books))))
-            for market in observation.markets
-        ]
+        markets = [permuted(update) for update in observation.markets]
         rng.shuffle(markets)
         return msgspec.structs.replace(observation, markets=tuple(markets), removed=observation.removed[::-1])
+
+    def permuted(update: MarketUpdate) -> MarketUpdate:
+        order = rng.sample(range(len(update.books)), len(update.books))
+        return msgspec.structs.replace(
+            update,
+            books=tuple(update.books[index] for index in order),
+            changed=tuple(rng.sample(update.changed, len(update.changed))),
+            read_ages=tuple(update.read_ages[index] for index in order),
+            others_of=tuple(update.others_of[index] for index in order),
+        )
 
     there = tell(boards, QUICK)
     assert tell([shuffled(board.observation) for board in boards], QUICK) == there
@@ -195,13 +203,13 @@ def test_the_state_of_an_event_does_not_grow_with_its_length() -> None:
     rng = random.Random(7)
     boards = [a_board(starts_in=timedelta(days=9), **dict.fromkeys(BOOKS, -5.5))]
     sizes = []
-    state: EventState | None = None
+    state: EventState | None = observe(None, boards[0].observation, RuleSettings())[0]
     for poll in range(300):
         changes = {book: -5.5 + rng.choice((-0.5, 0.0, 0.5)) for book in rng.sample(BOOKS, 2)}
         boards = [boards[-1].later(minutes(1), **changes)]
         state, _, _ = observe(state, boards[-1].observation, RuleSettings())
         if poll > 60:
-            sizes.append(len(msgspec.msgpack.encode(state)))
+            sizes.append(len(wire.dump_state(state)))
 
     assert max(sizes[-100:]) < 1.3 * max(sizes[:100])
     assert state is not None
