@@ -217,7 +217,7 @@ def _book(key: model.MarketKey, view: model.BookView) -> consensus.BookView:
     ]
     if quote.price_draw is not None:
         sides.append((Outcome.DRAW, quote.price_draw, None, None))
-    seen = quote.outcomes_observed_at or (quote.observed_at,) * len(sides)
+    seen = quote.outcomes_observed_at or (view.observed_at,) * len(sides)
     return consensus.BookView(
         quote=BookQuote(
             book=view.book,
@@ -229,7 +229,7 @@ def _book(key: model.MarketKey, view: model.BookView) -> consensus.BookView:
             ],
             changed_after=wire.stamp(quote.changed_after),
             changed_by=wire.stamp(quote.changed_by),
-            observed_at=wire.stamp(quote.observed_at),
+            observed_at=wire.stamp(view.observed_at),
             previous_seen_at=wire.stamp(quote.previous_seen_at),
         ),
         cluster=view.cluster,

@@ -107,8 +107,6 @@ class Quote(Value, frozen=True):
     price_draw: float | None
     #: The canonical side's probability at the book's own line, the vig removed.
     fair_probability: float | None
-    #: When the present value was first seen.
-    observed_at: datetime
     #: The value appeared within (changed_after, changed_by]; None at a first observation.
     changed_after: datetime | None = None
     changed_by: datetime | None = None
@@ -143,6 +141,8 @@ class BookView(Value, frozen=True):
     book: str
     cluster: str
     quote: Quote
+    #: When the quote was first seen.
+    observed_at: datetime
     #: Where the book puts the mean of the result on the common scale; None without a scale.
     implied_mean: float | None = None
     #: None where it told neither a link nor a limit.
@@ -226,6 +226,13 @@ class Stand(Value, frozen=True):
     until: datetime | None = None
     #: When the provider had read it, as of the market's last change before `until`. While it stands, the market knows.
     last_update: datetime | None = None
+    #: When the quote was first seen, where that is not `since`: in a gap, or before it was left out or taken in again.
+    first_seen_at: datetime | None = None
+
+    @property
+    def observed_at(self) -> datetime:
+        """When the quote was first seen."""
+        return self.first_seen_at or self.since
 
 
 class BookState(Value, frozen=True):

@@ -71,6 +71,7 @@ class _Sighting:
 
     offer: Offer
     quote: Quote
+    observed_at: datetime
     implied_mean: float | None
     seen_at: datetime
     read_at: datetime | None
@@ -195,7 +196,7 @@ class Board:
         if before is not None and before.present and before.offer == offer:
             return replace(before, seen_at=now, read_at=read_at)
         quote, mean = _quote(self.sport_key, key, offer, now, read_at, before)
-        return _Sighting(offer, quote, mean, now, read_at, present=True)
+        return _Sighting(offer, quote, now, mean, now, read_at, present=True)
 
 
 def a_board(
@@ -319,7 +320,6 @@ def _quote(
         price_other=offer.price_other,
         price_draw=offer.price_draw,
         fair_probability=probability,
-        observed_at=now,
         changed_after=changed_after,
         changed_by=changed_by,
         previous_seen_at=previous_seen_at,
@@ -339,8 +339,8 @@ def _views(
 
 def _read_again(before: _Market | None, books: Mapping[str, _Sighting]) -> _Market | None:
     """The same market with fresher readings; None where anything else changed."""
-    if before is None or {one.view.book: one.view.quote.observed_at for one in before.books} != {
-        book: sighting.quote.observed_at for book, sighting in books.items()
+    if before is None or {one.view.book: one.view.observed_at for one in before.books} != {
+        book: sighting.observed_at for book, sighting in books.items()
     }:
         return None
     return replace(before, books=tuple(replace(one, read_at=books[one.view.book].read_at) for one in before.books))
@@ -411,7 +411,7 @@ def _view(sport_key: str, key: MarketKey, books: Mapping[str, _Sighting]) -> _Ma
         ),
         books=tuple(
             _Standing(
-                BookView(book, MODEL.cluster_of(book), sighting.quote, sighting.implied_mean),
+                BookView(book, MODEL.cluster_of(book), sighting.quote, sighting.observed_at, sighting.implied_mean),
                 sighting.read_at,
                 "implausible" if book in bad else "",
                 view_of(apart_from(MODEL.cluster_of(book), bad)),

@@ -152,12 +152,12 @@ def _book(view: market_pb2.BookView) -> model.BookView:
             price_other=other.price,
             price_draw=None if draw is None else draw.price,
             fair_probability=view.fair_probability if view.HasField("fair_probability") else None,
-            observed_at=observed_at,
             changed_after=moment(quote.changed_after) if quote.HasField("changed_after") else None,
             changed_by=moment(quote.changed_by) if quote.HasField("changed_by") else None,
             previous_seen_at=moment(quote.previous_seen_at) if quote.HasField("previous_seen_at") else None,
             outcomes_observed_at=() if seen.count(observed_at) == len(seen) else tuple(seen),
         ),
+        observed_at=observed_at,
         implied_mean=view.implied_mean if view.HasField("implied_mean") else None,
         bet=_bet(canonical, other),
     )

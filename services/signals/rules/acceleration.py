@@ -33,15 +33,14 @@ def acceleration(
     stands = {book.book: book.stands for book in market.books}
     first: list[OwnChange] = []
     second: list[OwnChange] = []
-    for cluster in panel.clusters:
-        for member in cluster.members:
-            # A book that was gone at the middle stands where it was last seen.
-            seen = [stand for stand in stands[member.book] if stand.since <= middle]
-            between = seen[-1] if seen else member.start
-            first.append(_between(member, kind, member.start, between))
-            second.append(_between(member, kind, between, member.end))
-    before = moved(Panel(window, (), first)) / ((middle - window.start).total_seconds() / 60.0)
-    after = moved(Panel(window, (), second)) / ((window.end - middle).total_seconds() / 60.0)
+    for member in panel.changed:
+        # A book that was gone at the middle stands where it was last seen.
+        seen = [stand for stand in stands[member.book] if stand.since <= middle]
+        between = seen[-1] if seen else member.start
+        first.append(_between(member, kind, member.start, between))
+        second.append(_between(member, kind, between, member.end))
+    before = moved(Panel(window, panel.steady, first)) / ((middle - window.start).total_seconds() / 60.0)
+    after = moved(Panel(window, panel.steady, second)) / ((window.end - middle).total_seconds() / 60.0)
     return canonical(after - before)
 
 

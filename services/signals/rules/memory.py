@@ -23,7 +23,6 @@ from services.signals.model import (
     MarketUpdate,
     Observation,
     PriceStand,
-    Quote,
     Sight,
     Stand,
 )
@@ -212,17 +211,17 @@ def _seen(book: BookState | None, view: BookView, excluded: str, market: MarketS
     """A book after it was told of; the very same where it is told of again as it was."""
     shared_cluster = "" if view.cluster == view.book else view.cluster
     if book is None:
-        since = view.quote.observed_at
-        stands: tuple[Stand, ...] = (Stand(since, view.quote, excluded),)
-    elif book.stands[-1].until is None and _same_value(book.quote, view.quote):
+        stands: tuple[Stand, ...] = (Stand(view.observed_at, view.quote, excluded),)
+    elif book.stands[-1].until is None and _has_same_value(book.stands[-1], view):
         last = book.stands[-1]
         if _tells_the_same(book, view, shared_cluster):
             return book
-        stands = (*book.stands[:-1], Stand(last.since, view.quote, last.excluded))
+        stands = (*book.stands[:-1], replace(last, quote=view.quote))
     else:
         # In the normal flow both times are the same; after a gap the quote may have been first seen in it.
-        since = max(view.quote.observed_at, book.stands[-1].since + timedelta(microseconds=1))
-        stands = (*_closed(book, since, market), Stand(since, view.quote, excluded))
+        since = max(view.observed_at, book.stands[-1].since + timedelta(microseconds=1))
+        first_seen_at = None if since == view.observed_at else view.observed_at
+        stands = (*_closed(book, since, market), Stand(since, view.quote, excluded, first_seen_at=first_seen_at))
     return BookState(view.book, shared_cluster, stands, view.implied_mean, view.bet)
 
 
@@ -235,9 +234,10 @@ def _tells_the_same(book: BookState, view: BookView, shared_cluster: str) -> boo
     )
 
 
-def _same_value(mine: Quote, theirs: Quote) -> bool:
+def _has_same_value(stand: Stand, view: BookView) -> bool:
+    mine, theirs = stand.quote, view.quote
     return (
-        mine.observed_at == theirs.observed_at
+        stand.observed_at == view.observed_at
         and mine.line == theirs.line
         and mine.price == theirs.price
         and mine.price_other == theirs.price_other
@@ -247,7 +247,11 @@ def _same_value(mine: Quote, theirs: Quote) -> bool:
 
 def _judged_otherwise(book: BookState, excluded: str, now: datetime, market: MarketState) -> BookState:
     """The book when consensus left it out, or took it in again, with the same quote."""
-    return replace(book, stands=(*_closed(book, now, market), Stand(now, book.quote, excluded)))
+    first_seen_at = book.stands[-1].observed_at
+    return replace(
+        book,
+        stands=(*_closed(book, now, market), Stand(now, book.quote, excluded, first_seen_at=first_seen_at)),
+    )
 
 
 def _gone(market: MarketState, listed: Sequence[str], now: datetime, horizon: datetime) -> tuple[BookState, ...]:
@@ -268,7 +272,7 @@ def _closed(book: BookState, until: datetime, market: MarketState) -> tuple[Stan
     if last.until is not None:
         return book.stands
     index = [one.book for one in market.books].index(book.book)
-    ended = Stand(last.since, last.quote, last.excluded, until, market.last_update_of(index))
+    ended = replace(last, until=until, last_update=market.last_update_of(index))
     return (*book.stands[:-1], ended)
 
 

@@ -25,7 +25,6 @@ from services.signals.model import (
     LastSaid,
     MarketKey,
     MarketState,
-    Quote,
     Reason,
     ScoreComponent,
     ScorePart,
@@ -276,7 +275,7 @@ class _Compared(Value, frozen=True):
     book: str
     cluster: str
     role: str
-    quote: Quote
+    stand: Stand
     last_update: datetime | None
     #: One an outcome: canonical, other, and the draw where there is one.
     snapshot_ids: tuple[str, ...]
@@ -288,11 +287,11 @@ class _Compared(Value, frozen=True):
             book=self.book,
             cluster=self.cluster,
             role=self.role,
-            line=self.quote.line,
-            price=self.quote.price,
-            price_other=self.quote.price_other,
-            fair_probability=self.quote.fair_probability,
-            observed_at=self.quote.observed_at,
+            line=self.stand.quote.line,
+            price=self.stand.quote.price,
+            price_other=self.stand.quote.price_other,
+            fair_probability=self.stand.quote.fair_probability,
+            observed_at=self.stand.observed_at,
             last_update=self.last_update,
         )
 
@@ -300,10 +299,9 @@ class _Compared(Value, frozen=True):
 def _compared(candidate: Candidate, market: MarketState, kind: MarketKind, event_id: str) -> list[_Compared]:
     """Every quote behind a candidate: both ends of the window, or the others and the book."""
 
-    def compared(book: str, cluster: str, role: str, quote: Quote, last_update: datetime | None) -> _Compared:
-        return _Compared(
-            book, cluster, role, quote, last_update, _snapshot_ids(event_id, market.key, kind, book, quote)
-        )
+    def compared(book: str, cluster: str, role: str, stand: Stand, last_update: datetime | None) -> _Compared:
+        snapshot_ids = _snapshot_ids(event_id, market.key, kind, book, stand)
+        return _Compared(book, cluster, role, stand, last_update, snapshot_ids)
 
     if candidate.panel is not None:
         # A quote that stands has no last reading of its own: the market keeps those of all books.
@@ -315,7 +313,7 @@ def _compared(candidate: Candidate, market: MarketState, kind: MarketKind, event
 
         def end(member: OwnChange, role: str, stand: Stand) -> _Compared:
             last_update = read[member.book] if stand.until is None else stand.last_update
-            return compared(member.book, member.cluster, role, stand.quote, last_update)
+            return compared(member.book, member.cluster, role, stand, last_update)
 
         starts = [end(member, "from", member.start) for member in members]
         # Whoever stands still has the same quote, and so the same snapshots, at both ends.
@@ -327,20 +325,20 @@ def _compared(candidate: Candidate, market: MarketState, kind: MarketKind, event
     apart, book = candidate.apart, candidate.apart.book
     return [
         *(
-            compared(other.book, other.cluster, "from", other.quote, market.last_update_of(index))
+            compared(other.book, other.cluster, "from", other.stands[-1], market.last_update_of(index))
             for index, other in enumerate(market.books)
             if other.cluster != book.cluster and other.excluded not in NOT_IN_PANEL
         ),
-        compared(book.book, book.cluster, "to", book.quote, apart.last_update),
+        compared(book.book, book.cluster, "to", book.stands[-1], apart.last_update),
     ]
 
 
-def _snapshot_ids(event_id: str, key: MarketKey, kind: MarketKind, book: str, quote: Quote) -> tuple[str, ...]:
+def _snapshot_ids(event_id: str, key: MarketKey, kind: MarketKind, book: str, stand: Stand) -> tuple[str, ...]:
     """The snapshots of a quote's outcomes: hashes of what is remembered anyway, so made only to be told."""
     sides: tuple[str, ...] = ("over", "under") if kind is MarketKind.TOTAL else ("home", "away")
-    if quote.price_draw is not None:
+    if stand.quote.price_draw is not None:
         sides = (*sides, "draw")
-    moments = quote.outcomes_observed_at or (quote.observed_at,) * len(sides)
+    moments = stand.quote.outcomes_observed_at or (stand.observed_at,) * len(sides)
     return tuple(
         snapshot_id(event_id, book, key.market, key.player, side, moment)
         for side, moment in zip(sides, moments, strict=True)

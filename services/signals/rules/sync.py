@@ -51,7 +51,7 @@ def _candidate(market: MarketState, kind: MarketKind, moment: Moment, panel: Pan
     names = {member.book for member in movers.books}
 
     def movers_delta(part: Panel) -> float:
-        moved = clusters_of(member for cluster in part.clusters for member in cluster.members if member.book in names)
+        moved = clusters_of(member for member in part.changed if member.book in names)
         return canonical(median([cluster.own_change for cluster in moved]))
 
     steps = (

@@ -376,7 +376,7 @@ def _own_change(
             continue
         quote = after.quote
         earliest = quote.changed_after or quote.previous_seen_at or before.since
-        changed_by = quote.changed_by or quote.observed_at
+        changed_by = quote.changed_by or after.observed_at
         changed_after = changed_after or earliest
         seen_at = after.since
         old_seen_at = quote.previous_seen_at
