@@ -19,7 +19,7 @@ What counts and how often:
 Every book is compared with all clusters but its own, which taken literally prices a market as often as it has clusters.
 Most of these comparisons are the same one: without a cluster on the line −5.5 the lines' median and scatter are those
 without any other on −5.5, and the weighted median asks only on which side of the middle the missing one stood. So each
-part is worked out once for what it depends on (`_Rest`), from numbers that are sorted once.
+part is worked out once for what it depends on (`_Everybody`), from numbers that are sorted once.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _votes(books: Sequence[_Book], rules: PricingRules) -> list[_Vote]:
     for book in books:
         members.setdefault(book.cluster, []).append(book)
     sharpness = rules.market_model.sharpness
-    return [_vote(cluster, held, sharpness) for cluster, held in sorted(members.items())]
+    return [_vote(cluster, members[cluster], sharpness) for cluster in sorted(members)]
 
 
 @lru_cache(maxsize=1 << 16)
@@ -247,50 +247,43 @@ class _Everybody:
         self._ordered = sorted(self._value_of.values())
         self._means = _Means(votes) if scale.is_common and votes else None
         #: Comparisons that were made, by what they depend on.
-        self._known_values: dict[float, _Values] = {}
-        self._known_others: dict[object, Others] = {}
+        self._known: dict[object, Others] = {}
 
     def summary(self) -> tuple[_Values, float | None, float | None, Sequence[_Vote]]:
         """Of all voices: their values, the fair line, the probability at the line, and who counts in it."""
         values = _values(self._ordered, self._scale.kind)
-        return values, *self._priced(values.line, None, self._votes)
+        return values, *self._priced(values.line, None)
 
     def without(self, cluster: str) -> Others | None:
         """The comparison for a book of this cluster; None when no other cluster stands in the market."""
         left_out = self._value_of.get(cluster)
-        clusters = len(self._votes) - (left_out is not None)
-        if not clusters:
-            return None
-        values = self._values_without(left_out)
-        # On the common scale a cluster's part in the fair line is its place among the implied means, and nothing else.
-        place: object = cluster if self._means is None else self._means.without(cluster)
-        known = self._known_others.get((place, values, clusters))
-        if known is None:
-            votes = self._votes if self._means is not None else [v for v in self._votes if v.cluster != cluster]
-            fair_line, probability, _ = self._priced(values.line, cluster, votes)
-            known = Others(clusters, values.line, fair_line, probability, values.dispersion)
-            self._known_others[place, values, clusters] = known
-        return known
+        # On the common scale nothing else of a cluster matters than its value and its place among the implied means.
+        kind = left_out, cluster if self._means is None else self._means.kind_of(cluster)
+        if kind not in self._known:
+            clusters = len(self._votes) - (left_out is not None)
+            if not clusters:
+                return None
+            self._known[kind] = self._compared(cluster, left_out, clusters)
+        return self._known[kind]
 
-    def _values_without(self, left_out: float | None) -> _Values:
-        if left_out is None:
-            return _values(self._ordered, self._scale.kind)
-        known = self._known_values.get(left_out)
-        if known is None:
-            at = bisect_left(self._ordered, left_out)
-            known = _values([*self._ordered[:at], *self._ordered[at + 1 :]], self._scale.kind)
-            self._known_values[left_out] = known
-        return known
+    def _compared(self, cluster: str, left_out: float | None, clusters: int) -> Others:
+        ordered = self._ordered
+        if left_out is not None:
+            at = bisect_left(ordered, left_out)
+            ordered = [*ordered[:at], *ordered[at + 1 :]]
+        values = _values(ordered, self._scale.kind)
+        fair_line, probability, _ = self._priced(values.line, cluster)
+        return Others(clusters, values.line, fair_line, probability, values.dispersion)
 
-    def _priced(
-        self, line: float | None, left_out: str | None, votes: Sequence[_Vote]
-    ) -> tuple[float | None, float | None, Sequence[_Vote]]:
+    def _priced(self, line: float | None, left_out: str | None) -> tuple[float | None, float | None, Sequence[_Vote]]:
         """The fair line, the probability at a line, and the voices that count in it."""
         scale = self._scale
         if self._means is not None:
             mean = self._means.without(left_out)
-            return odds.fair_line(scale.kind, mean), _probability_at(scale.kind, mean, line, scale.sigma), votes
-        counted = [held for vote in votes if (held := _on_line(vote, line, self._rules)) is not None]
+            probability = _probability_at(scale.kind, mean, line, scale.sigma)
+            return odds.fair_line(scale.kind, mean), probability, self._votes
+        voices = [vote for vote in self._votes if vote.cluster != left_out]
+        counted = [held for vote in voices if (held := _on_line(vote, line, self._rules)) is not None]
         if len(counted) < self._rules.market_model.consensus_min_books:
             return None, None, []
         weighted = [pair for vote in counted for pair in zip(vote.members, vote.weights, strict=True)]
@@ -309,48 +302,50 @@ class _Means:
 
     def __init__(self, votes: Sequence[_Vote]) -> None:
         held = sorted(
-            (book.mean, weight, vote.cluster)
-            for vote in votes
-            for book, weight in zip(vote.members, vote.weights, strict=True)
-            if book.mean is not None
+            [
+                (book.mean, weight, vote.cluster)
+                for vote in votes
+                for book, weight in zip(vote.members, vote.weights, strict=True)
+                if book.mean is not None
+            ]
         )
         self._means = [mean for mean, _, _ in held]
-        self._sums = list(accumulate([weight for _, weight, _ in held]))
+        self._weights = [weight for _, weight, _ in held]
+        self._sums = list(accumulate(self._weights))
         self._places: dict[str, list[int]] = {}
         for place, (_, _, cluster) in enumerate(held):
             self._places.setdefault(cluster, []).append(place)
-        self._weights = [weight for _, weight, _ in held]
+        #: By weight, the place where half is reached without a book of that weight behind it.
+        self._middle: dict[float, int] = {}
+
+    def kind_of(self, cluster: str) -> object:
+        """What the median without this cluster depends on: the same kind, the same median.
+
+        Of a book alone it is the weight, and whether it stands before, at, next to or behind the middle.
+        """
+        places = self._places.get(cluster)
+        if places is None:
+            return None
+        if len(places) > 1:
+            return cluster
+        weight = self._weights[places[0]]
+        middle = self._middle.get(weight)
+        if middle is None:
+            half = (self._sums[-1] - weight) / 2.0
+            self._middle[weight] = middle = bisect_left(self._sums, half - _slack(half))
+        return weight, max(-1, min(2, places[0] - middle))
 
     def without(self, cluster: str | None) -> float:
         """The weighted median of all clusters but this one: as `odds.weighted_median`, to the same nine digits."""
         places = [] if cluster is None else self._places.get(cluster, [])
-        if len(places) == 1:
-            return self._without_one(places[0])
         half = (self._sums[-1] - math.fsum([self._weights[place] for place in places])) / 2.0
-        # Weights such as 1/3 do not sum exactly; a billionth apart is the same.
-        slack = max(1e-9 * half, 1e-12)
+        slack = _slack(half)
         at = self._first_to_reach(half - slack, places)
         if self._sums[at] - self._before(at, places) <= half + slack:
             following = at + 1
             while following in places:
                 following += 1
             if following < len(self._means):
-                return (self._means[at] + self._means[following]) / 2.0
-        return self._means[at]
-
-    def _without_one(self, place: int) -> float:
-        """The same where one book alone is left out, as nearly always."""
-        sums, weight = self._sums, self._weights[place]
-        half = (sums[-1] - weight) / 2.0
-        slack = max(1e-9 * half, 1e-12)
-        at = bisect_left(sums, half - slack)
-        reached = half + slack
-        if at >= place:
-            at = bisect_left(sums, half - slack + weight, place + 1)
-            reached += weight
-        if sums[at] <= reached:
-            following = at + 2 if at + 1 == place else at + 1
-            if following < len(sums):
                 return (self._means[at] + self._means[following]) / 2.0
         return self._means[at]
 
@@ -364,6 +359,11 @@ class _Means:
         while at in places or self._sums[at] - self._before(at, places) < wanted:
             at += 1
         return at
+
+
+def _slack(half: float) -> float:
+    # Weights such as 1/3 do not sum exactly; a billionth apart is the same.
+    return max(1e-9 * half, 1e-12)
 
 
 def _consensus(
