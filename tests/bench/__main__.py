@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from services.shared.clock import utc_now
-from tests.bench import feed, throughput
+from tests.bench import feed, profiling, throughput
 from tests.bench.board import Uniform
 from tests.bench.figures import Figure, write
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "bench.json"
+EVENTS = 5000
 
 Part = Callable[[Path, argparse.Namespace, Callable[[str], None]], Awaitable[list[Figure]]]
 
@@ -64,12 +65,33 @@ def arguments() -> argparse.ArgumentParser:
         prog="python -m tests.bench",
         description="What Stratum costs, as ratios measured side by side in one run. See docs/performance.md.",
     )
-    parser.add_argument("part", nargs="?", default="all", choices=["all", *PARTS], help="what to measure")
-    parser.add_argument("--events", type=int, default=5000, help="events on the generated board (default 5000)")
+    parser.add_argument("part", nargs="?", default="all", choices=["all", *PARTS, "profile"], help="what to measure")
+    parser.add_argument("--events", type=int, help="events on the generated board (default 5000; for profile 200)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long throughput is measured (default 60)")
     parser.add_argument("--share", type=float, default=0.05, help="of the quotes, what changes in each response")
+    profile = parser.add_argument_group("profile", "where a stage's processor time goes, without servers")
+    profile.add_argument("--stage", choices=profiling.STAGES, action="append", help="by default all, one by one")
+    profile.add_argument("--responses", type=int, default=10, help="responses that are counted (default 10)")
+    profile.add_argument("--functions", type=int, default=0, help="show so many of the costliest functions (cProfile)")
     return parser
 
 
+def run() -> None:
+    """Reads the command line and does what it says."""
+    given = arguments().parse_args()
+    if given.part == "profile":
+        profiling.profile_stages(
+            given.events or 200,
+            given.responses,
+            Uniform(given.share),
+            given.stage or profiling.STAGES,
+            given.functions,
+            print,
+        )
+    else:
+        given.events = given.events or EVENTS
+        asyncio.run(main(given))
+
+
 if __name__ == "__main__":
-    asyncio.run(main(arguments().parse_args()))
+    run()

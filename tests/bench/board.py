@@ -1,7 +1,7 @@
 """A generated board of any size: what the benchmarks let the provider say.
 
 Every event has one true number a market, and books stand at it or half a point beside, so that the market as a whole
-agrees as real ones do. Between two responses an exact share of all quotes changes; which ones is the `Pattern`'s to say.
+agrees as real ones do. Between two responses an exact share of all quotes changes: which ones, the `Pattern` says.
 
 A response of 5,000 events holds 60 MB of JSON, so it is not encoded anew each time: everything between two readings'
 times is kept as bytes, and only a changed market is written again.
@@ -79,6 +79,10 @@ class Response:
     body: bytes
     #: Quotes that differ from the response before; all that are new in one that first shows them.
     changes: int
+
+    def plain(self) -> bytes:
+        """The JSON."""
+        return gzip.decompress(self.body)
 
 
 class Board:

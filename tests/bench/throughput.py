@@ -25,7 +25,7 @@ from tests.bench.pipeline import CADENCE_SECONDS, PROVIDER, Pipeline, Spent
 CADENCE = timedelta(seconds=CADENCE_SECONDS)
 #: A keyframe every ten minutes of events that were first shown in ten waves, a minute apart: a tenth in each response.
 WAVES = 10
-#: Responses of the first round; its speed says how many the second takes.
+#: Responses of the first round, at most; its speed says how many the second takes.
 FIRST_ROUND = 3
 #: Responses held in memory at a time, at most; one of 5,000 events takes about 7 MB.
 ROUND = 40
@@ -106,7 +106,8 @@ async def feed(
     counted: Run | None = None
     before = await pipeline.rows_written() if count_rows else Counter[str]()
     changes = 0
-    responses = max(FIRST_ROUND, enough)
+    # A response takes about half of the opening's time; where that is long, one must do.
+    responses = max(1, enough, min(FIRST_ROUND, round(2 * seconds / opening_seconds)))
     while responses:
         run = await _round(pipeline, board, at, responses, opening_seconds)
         changes += run.changes
