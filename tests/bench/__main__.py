@@ -12,26 +12,51 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from services.shared.clock import utc_now
-from tests.bench import feed, profiling, throughput
-from tests.bench.board import Uniform
+from tests.bench import feed, growth, latency, memory, profiling, throughput
+from tests.bench.board import Pattern, Uniform
 from tests.bench.figures import Figure, write
+from tests.bench.recorded import like_recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "bench.json"
+RECORDED = Path("../shared/data/wnba_15m")
 EVENTS = 5000
+SIZES = (10, 100, 1000, 5000)
 
 Part = Callable[[Path, argparse.Namespace, Callable[[str], None]], Awaitable[list[Figure]]]
 
 
 async def _throughput(folder: Path, given: argparse.Namespace, say: Callable[[str], None]) -> list[Figure]:
-    return await throughput.measure(folder, given.events, given.seconds, Uniform(given.share), say)
+    return await throughput.measure(folder, given.events, given.seconds, _pattern(given), say)
+
+
+async def _growth(folder: Path, given: argparse.Namespace, say: Callable[[str], None]) -> list[Figure]:
+    return await growth.measure(folder, given.sizes, _pattern(given), say)
+
+
+async def _latency(folder: Path, given: argparse.Namespace, say: Callable[[str], None]) -> list[Figure]:
+    return await latency.measure(folder, given.events, given.seconds, _pattern(given), say)
+
+
+async def _memory(folder: Path, given: argparse.Namespace, say: Callable[[str], None]) -> list[Figure]:
+    return await memory.measure(folder, given.events, _pattern(given), say)
 
 
 async def _feed(folder: Path, given: argparse.Namespace, say: Callable[[str], None]) -> list[Figure]:
     return await feed.measure(folder)
 
 
-PARTS: Mapping[str, Part] = {"throughput": _throughput, "feed": _feed}
+PARTS: Mapping[str, Part] = {
+    "throughput": _throughput,
+    "growth": _growth,
+    "latency": _latency,
+    "memory": _memory,
+    "feed": _feed,
+}
+
+
+def _pattern(given: argparse.Namespace) -> Pattern:
+    return like_recorded(given.like_recorded, given.share) if given.like_recorded else Uniform(given.share)
 
 
 async def main(given: argparse.Namespace) -> None:
@@ -59,6 +84,10 @@ async def main(given: argparse.Namespace) -> None:
     print(f"\nwritten to {RESULTS.relative_to(ROOT)} and {RESULTS.with_suffix('.md').relative_to(ROOT)}")
 
 
+def _sizes(written: str) -> tuple[int, ...]:
+    return tuple(int(size) for size in written.split(","))
+
+
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -69,6 +98,15 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--events", type=int, help="events on the generated board (default 5000; for profile 200)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long throughput is measured (default 60)")
     parser.add_argument("--share", type=float, default=0.05, help="of the quotes, what changes in each response")
+    parser.add_argument(
+        "--like-recorded",
+        type=Path,
+        nargs="?",
+        const=RECORDED,
+        metavar="FOLDER",
+        help=f"let quotes change together as in a recorded series (default {RECORDED}), not each for itself",
+    )
+    parser.add_argument("--sizes", type=_sizes, default=SIZES, help="boards of growth (default 10,100,1000,5000)")
     profile = parser.add_argument_group("profile", "where a stage's processor time goes, without servers")
     profile.add_argument("--stage", choices=profiling.STAGES, action="append", help="by default all, one by one")
     profile.add_argument("--responses", type=int, default=10, help="responses that are counted (default 10)")
