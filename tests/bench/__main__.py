@@ -63,6 +63,7 @@ async def main(given: argparse.Namespace) -> None:
     """Measures what was asked for, prints it and keeps it."""
     for name in PARTS if given.part == "all" else [given.part]:
         print(f"\n{name}", flush=True)
+        busy = os.getloadavg()[0]
         began = time.monotonic()
 
         def say(sentence: str, began: float = began) -> None:
@@ -77,6 +78,7 @@ async def main(given: argparse.Namespace) -> None:
         run = {
             "measured at": f"{utc_now():%Y-%m-%d %H:%M}",
             "cores": os.cpu_count(),
+            "load before": round(busy, 1),
             "python": sys.version.split()[0],
             "arguments": " ".join(sys.argv[1:]),
         }
