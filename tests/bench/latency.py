@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from stratum.signals.v1 import signals_service_pb2 as proto
 from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceStub
 
 from deploy import watch
+from services.shared.bus import Outgoing, StreamSpec
 from services.shared.clock import utc_now
 from tests.bench.board import Board, Pattern, Response
 from tests.bench.figures import Figure
@@ -64,8 +65,8 @@ class Arrivals:
         """The ids that came this way and are of this answer."""
         return {signal_id for signal_id in self.seen_at[way] if self.answer_of[signal_id] == observed_at}
 
-    def figures(self, written_at: Mapping[datetime, float], what: str) -> list[Figure]:
-        """Milliseconds from an answer's last byte, by way."""
+    def figures(self, written_at: Mapping[datetime, float], what: str, hops: Sequence[float]) -> list[Figure]:
+        """Milliseconds from an answer's last byte, by way, beside the same share of the bare hops' milliseconds."""
         figures = []
         for way, seen in self.seen_at.items():
             delays = sorted(
@@ -74,9 +75,44 @@ class Arrivals:
                 if self.answer_of[signal_id] in written_at
             )
             for name, share in (("p50", 0.5), ("p99", 0.99), ("maximum", 1.0)) if delays else ():
-                value = delays[min(len(delays) - 1, int(share * len(delays)))]
-                figures.append(Figure(f"{what}: {way}: {name} of {len(delays):,} signals", value, "ms"))
+                figures.append(
+                    Figure(
+                        f"{what}: {way}: {name} of {len(delays):,} signals",
+                        _quantile(delays, share),
+                        "ms",
+                        _quantile(sorted(hops), share),
+                        f"{name} of three commits and three publishings with nothing between",
+                    )
+                )
         return figures
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
+class BareHops:
+    """What must happen at the very least: a commit and an acknowledged message for each of the three stages."""
+
+    STREAM = StreamSpec("HOPS")
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.milliseconds: list[float] = []
+        self._pipeline = pipeline
+
+    async def prepare(self) -> None:
+        """A table and a stream of our own."""
+        await self._pipeline.connection.execute("CREATE TABLE public.hops (at timestamptz NOT NULL)")
+        await self._pipeline.bus.ensure_stream(self.STREAM)
+
+    async def once(self) -> None:
+        """Measures one passage."""
+        began = time.monotonic()
+        for hop in ("ingest", "consensus", "signals"):
+            await self._pipeline.connection.execute("INSERT INTO public.hops VALUES (clock_timestamp())")
+            message = Outgoing("hop", f"{hop}:{len(self.milliseconds)}", b"as good as nothing")
+            await self._pipeline.bus.publish(self.STREAM, [message])
+        self.milliseconds.append((time.monotonic() - began) * 1000.0)
 
 
 async def measure(
@@ -93,15 +129,18 @@ async def _slate(folder: Path, say: Callable[[str], None]) -> list[Figure]:
     board = Board(SLATE)
     async with Pipeline(folder, ONE_A_SECOND, gateway=True, say=say) as pipeline:
         at = await _opened(pipeline, board, say)
+        hops = BareHops(pipeline)
+        await hops.prepare()
         async with _Listening(pipeline) as listening:
             for shot in range(SHOTS):
+                await hops.once()
                 response = board.response(at, _news(board, shot))
                 way = (REST, LIST)[shot % 2]
                 await listening.shoot(response, way, ASK_SECONDS, lambda: _a_second_or_more(pipeline))
                 at += CADENCE
             arrivals = listening.arrivals
         say(f"{len(arrivals.answer_of):,} signals of {SHOTS} answers")
-        return arrivals.figures(pipeline.provider.written_at, f"{SLATE} games")
+        return arrivals.figures(pipeline.provider.written_at, f"{SLATE} games", hops.milliseconds)
 
 
 async def _a_second_or_more(pipeline: Pipeline) -> None:
@@ -115,10 +154,13 @@ async def _loaded(
     board = Board(events, pattern=pattern)
     async with Pipeline(folder, AS_FAST_AS_IT_GOES, gateway=True, say=say) as pipeline:
         at = await _opened(pipeline, board, say)
+        hops = BareHops(pipeline)
+        await hops.prepare()
         began, shot = time.monotonic(), 0
         async with _Listening(pipeline) as listening:
             while time.monotonic() - began < seconds or shot < GROUPS:
                 changes = board.change() + _news(board, shot)
+                await hops.once()
                 response = await asyncio.to_thread(board.response, at, changes)
                 await listening.shoot(response, (REST, LIST)[shot % 2], ASK_LOADED_SECONDS, pipeline.drained)
                 say(f"answer {shot + 1} has come through")
@@ -126,7 +168,7 @@ async def _loaded(
                 shot += 1
             arrivals = listening.arrivals
         say(f"{len(arrivals.answer_of):,} signals of {shot} answers")
-        return arrivals.figures(pipeline.provider.written_at, f"{events:,} events under load")
+        return arrivals.figures(pipeline.provider.written_at, f"{events:,} events under load", hops.milliseconds)
 
 
 async def _opened(pipeline: Pipeline, board: Board, say: Callable[[str], None]) -> datetime:

@@ -141,8 +141,8 @@ class Pipeline:
             self.home, free_ports(), Live(), "live", gateway=self._gateway, environment=environment
         )
         self.stack = await self._exit.enter_async_context(Stack(settings))
-        self._bus: Bus = await self._exit.enter_async_context(open_bus(self._config("ingest")))
-        self._connection = await self._exit.enter_async_context(await _superuser(self.stack))
+        self.bus: Bus = await self._exit.enter_async_context(open_bus(self._config("ingest")))
+        self.connection = await self._exit.enter_async_context(await _superuser(self.stack))
         self._databases: dict[str, Database] = {
             name: await self._exit.enter_async_context(open_database(self._config(name))) for name in schema.SERVICES
         }
@@ -199,24 +199,24 @@ class Pipeline:
         if polls < self._given or unsent:
             return False
         for spec, sequence in ((OBSERVATIONS, consensus), (MARKETS, signals)):
-            if (sequence or 0) < (await self._bus.stream_state(spec)).last_sequence:
+            if (sequence or 0) < (await self.bus.stream_state(spec)).last_sequence:
                 return False
         databases = self._databases
         return (
-            await Outbox(databases["ingest"], self._bus, ingest_store.stage, OBSERVATIONS).is_empty()
-            and await drained(databases["consensus"], self._bus, consensus_store.stage, OBSERVATIONS, MARKETS)
-            and await drained(databases["signals"], self._bus, signals_store.stage, MARKETS, SIGNALS)
+            await Outbox(databases["ingest"], self.bus, ingest_store.stage, OBSERVATIONS).is_empty()
+            and await drained(databases["consensus"], self.bus, consensus_store.stage, OBSERVATIONS, MARKETS)
+            and await drained(databases["signals"], self.bus, signals_store.stage, MARKETS, SIGNALS)
         )
 
     async def _look(self) -> tuple[int, int, bool, int | None, int | None]:
-        cursor = await self._connection.execute(_UNDER_WAY)
+        cursor = await self.connection.execute(_UNDER_WAY)
         found = await cursor.fetchone()
         assert found is not None
         return found
 
     async def _progress(self) -> str:
         polls, _, _, consensus, signals = await self._look()
-        streams = {spec.name: (await self._bus.stream_state(spec)).last_sequence for spec in (OBSERVATIONS, MARKETS)}
+        streams = {spec.name: (await self.bus.stream_state(spec)).last_sequence for spec in (OBSERVATIONS, MARKETS)}
         return (
             f"{polls} of {self._given} responses kept, consensus {consensus or 0:,} of "
             f"{streams['OBSERVATIONS']:,} messages, signals {signals or 0:,} of {streams['MARKETS']:,}"

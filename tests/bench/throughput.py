@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +32,9 @@ FIRST_ROUND = 3
 ROUND = 40
 #: A first round that took less than this share of the time is only taken for its speed.
 WORTH_COUNTING = 0.3
+
+#: Rows per changed quote that are worth a line.
+LEAST_ROWS = 0.005
 
 #: Rows that stay: what COPY is to take, beside the snapshots alone.
 LASTING = (
@@ -81,7 +85,9 @@ async def measure(
         run = await feed(pipeline, board, seconds, say, count_rows=True)
         database_folder = pipeline.home.database_folder()
     say("copying the same rows")
-    copied = await asyncio.to_thread(seconds_per_row, database_folder, [*LASTING, *STATES])
+    copied = await asyncio.to_thread(
+        seconds_per_row, database_folder, [table for table in (*LASTING, *STATES) if run.rows.get(table)]
+    )
     return [*_speed(run, copied), *_costs(run)]
 
 
@@ -156,9 +162,11 @@ def _costs(run: Run) -> list[Figure]:
     figures = cpu_figures(run)
     figures.append(Figure("bytes on the bus per changed quote", run.spent.bus_bytes / run.changes, "bytes"))
     figures.append(Figure("WAL per changed quote", run.spent.wal_bytes / run.changes, "bytes"))
-    for table in (*LASTING, *STATES):
-        if count := run.rows.get(table):
+    for table, count in sorted(run.rows.items()):
+        if count >= LEAST_ROWS:
             figures.append(Figure(f"rows per changed quote: {table}", count, "rows"))
+    busy = sum(run.spent.cpu_seconds.values()) / run.seconds
+    figures.append(Figure("cores that all of it kept busy", busy, "cores", os.cpu_count(), "that there are"))
     figures.append(Figure("responses measured", run.responses, "responses"))
     figures.append(Figure("time measured", run.seconds, "s"))
     figures.append(Figure("time to show the board at first", run.opening_seconds, "s"))
