@@ -28,7 +28,7 @@ CADENCE = timedelta(seconds=CADENCE_SECONDS)
 WAVES = 10
 #: Responses of the first round, at most; its speed says how many the second takes.
 FIRST_ROUND = 3
-#: Responses held in memory at a time, at most; one of 5,000 events takes about 7 MB.
+#: Responses held in memory at a time, at most; one of 5,000 events takes about 4 MB.
 ROUND = 40
 #: A first round that took less than this share of the time is only taken for its speed.
 WORTH_COUNTING = 0.3
