@@ -10,7 +10,7 @@ observation is a keyframe makes no difference to rows or numbers, only to how mu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -28,9 +28,11 @@ from services.consensus.model import (
     PricedMarket,
     Quote,
     QuotePoint,
+    Vote,
 )
 from services.consensus.pricing import PricingRules, nobody_quotes, price_market
 
+_NOBODY: Mapping[str, Quote] = {}
 SHORTEST_LIFE_SECONDS = 180.0
 LIFE_IN_INTERVALS = 3.0
 
@@ -69,7 +71,7 @@ def step(state: EventState, seen: Observation, rules: BoardRules) -> Step:
     """The event after one observation."""
     state = priced(state, seen.sport_key, rules)
     coverage = _covered(state.coverage, seen.asked)
-    boards = _boards(state, seen)
+    boards, heard = _boards(state, seen)
     settled = state.config_hash == rules.config_hash
     # The first message of ours is a keyframe whatever came in: nobody downstream has a state to apply less to.
     keyframe = seen.keyframe or state.revision == 0
@@ -83,7 +85,9 @@ def step(state: EventState, seen: Observation, rules: BoardRules) -> Step:
     for key in sorted(state.markets.keys() | boards.keys()):
         before = state.markets.get(key)
         quotes = before.quotes if before and key not in boards else boards[key]
-        after, is_changed, row = _market(key, before, quotes, coverage, seen, rules, settled)
+        earlier = before.quotes if before else _NOBODY
+        touched = _touched(earlier, quotes, heard.get(key, ()))
+        after, is_changed, row = _market(key, before, quotes, touched, coverage, seen, rules, settled)
         if after is None:
             continue
         markets[key] = after
@@ -91,8 +95,6 @@ def step(state: EventState, seen: Observation, rules: BoardRules) -> Step:
         if keyframe or not settled:
             told[key] = tuple(sorted(quotes))
         if is_changed:
-            earlier = before.quotes if before else {}
-            touched = _touched(earlier, quotes)
             told.setdefault(key, tuple([book for book in touched if book in quotes]))
             points.extend(_points(key, earlier, after, touched, seen))
             (changed if quotes else removed).append(key)
@@ -134,10 +136,11 @@ def _priced(
     in_play: bool,
     sport_key: str,
     rules: BoardRules,
+    reduced: Mapping[str, Vote] | None = None,
 ) -> PricedMarket:
     if not quotes:
         return nobody_quotes(in_play, rules.pricing)
-    return price_market(key.market, sport_key, quotes, dead, in_play, rules.pricing)
+    return price_market(key.market, sport_key, quotes, dead, in_play, rules.pricing, reduced or {})
 
 
 def _covered(before: Iterable[Coverage], asked: Coverage) -> tuple[Coverage, ...]:
@@ -155,14 +158,22 @@ def _expired(poll: Coverage, now: datetime) -> bool:
     return now - poll.observed_at > timedelta(seconds=life)
 
 
-def _boards(state: EventState, seen: Observation) -> dict[MarketKey, dict[str, Quote]]:
-    """Quotes by book of every market that this observation touches; the state's own are not altered."""
+def _boards(
+    state: EventState, seen: Observation
+) -> tuple[dict[MarketKey, dict[str, Quote]], dict[MarketKey, list[str]]]:
+    """Quotes by book of every market that this observation touches, and the books that it says more of than when they
+    were read; the state's own are not altered."""
     boards: dict[MarketKey, dict[str, Quote]] = {}
+    heard: dict[MarketKey, list[str]] = {}
     if seen.keyframe:
         boards = {key: {} for key in state.markets}
         for key, quote in seen.changes:
             boards.setdefault(key, {})[quote.book] = quote
-        return boards
+        # Whoever is not listed in a keyframe is gone.
+        return boards, {
+            key: [*quotes, *(state.markets[key].quotes if key in state.markets else ())]
+            for key, quotes in boards.items()
+        }
 
     def board(key: MarketKey) -> dict[str, Quote]:
         if key not in boards:
@@ -172,19 +183,22 @@ def _boards(state: EventState, seen: Observation) -> dict[MarketKey, dict[str, Q
 
     for key, book in seen.removed:
         board(key).pop(book, None)
+        heard.setdefault(key, []).append(book)
     for key, quote in seen.changes:
         board(key)[quote.book] = quote
+        heard.setdefault(key, []).append(quote.book)
     for key, book, last_update in seen.reads:
         quotes = board(key)
         if book in quotes:
             quotes[book] = quotes[book].read(last_update)
-    return boards
+    return boards, heard
 
 
 def _market(
     key: MarketKey,
     before: MarketState | None,
     quotes: dict[str, Quote],
+    touched: Sequence[str],
     coverage: tuple[Coverage, ...],
     seen: Observation,
     rules: BoardRules,
@@ -195,13 +209,18 @@ def _market(
         return None, False, []
     dead = _dead(key, quotes, coverage, seen)
     nobody = before is not None and not before.quotes and not quotes
-    if before is not None and (settled or nobody) and _stands(before, quotes, dead, seen.in_play):
+    if before is not None and (settled or nobody) and _stands(before, quotes, touched, dead, seen.in_play):
         row = _heartbeat(key, before, seen, rules)
         if not row and quotes is before.quotes:
             return before, False, row
         row_at = seen.observed_at if row else before.row_at
         return MarketState(quotes, dead, before.in_play, row_at, before.changed_at, before.priced), False, row
-    after = _priced(key, quotes, dead, seen.in_play, seen.sport_key, rules)
+    reduced: dict[str, Vote] = {}
+    if settled and before is not None and before.priced is not None:
+        reduced = dict(before.priced.reduced)
+        for book in touched:
+            reduced.pop(book, None)
+    after = _priced(key, quotes, dead, seen.in_play, seen.sport_key, rules, reduced)
     # What other settings said does not count as said: a row shows from when on the new ones hold.
     said = before.priced.consensus if before and before.priced and settled else None
     # That there is no consensus is said once; what its counts are meanwhile is in the messages.
@@ -227,16 +246,14 @@ def _dead(
     return dead
 
 
-def _stands(before: MarketState, quotes: Mapping[str, Quote], dead: Mapping[str, str], in_play: bool) -> bool:
+def _stands(
+    before: MarketState, quotes: Mapping[str, Quote], touched: Sequence[str], dead: Mapping[str, str], in_play: bool
+) -> bool:
     """Whether nothing that is published can have changed."""
     if dead != before.dead or in_play != before.in_play:
         # An empty market has no consensus to be in play: it is not said again that nobody quotes.
         return not quotes and not before.quotes
-    if quotes is before.quotes:
-        return True
-    return quotes.keys() == before.quotes.keys() and all(
-        _same_value(quote, before.quotes[book]) for book, quote in quotes.items()
-    )
+    return not touched
 
 
 def _same_value(one: Quote, other: Quote) -> bool:
@@ -267,12 +284,13 @@ def _row(key: MarketKey, consensus: Consensus, seen: Observation, rules: BoardRu
     )
 
 
-def _touched(earlier: Mapping[str, Quote], quotes: Mapping[str, Quote]) -> list[str]:
-    """Books that came, went, or quote otherwise than before, by key."""
+def _touched(earlier: Mapping[str, Quote], quotes: Mapping[str, Quote], heard: Iterable[str]) -> list[str]:
+    """Of the books that were heard of, those that came, went, or quote otherwise than before, by key."""
     return [
         book
-        for book in sorted(earlier.keys() | quotes.keys())
-        if (quote := quotes.get(book)) is None or (old := earlier.get(book)) is None or not _same_value(quote, old)
+        for book in sorted(set(heard))
+        if ((quote := quotes.get(book)) is None) != ((old := earlier.get(book)) is None)
+        or (quote is not None and old is not None and not _same_value(quote, old))
     ]
 
 

@@ -155,7 +155,7 @@ def market_updated(seen: Observation, key: MarketKey, state: model.MarketState, 
         if held.excluded
         else (),
     )
-    changed = [_book_told(key, state.quotes[book], standings[book]) for book in told]
+    changed = [_book_told(state.quotes[book], standings[book]) for book in told]
     return (
         message.SerializeToString()
         + _repeated(events_pb2.MarketUpdated.CHANGED_FIELD_NUMBER, changed)
@@ -396,9 +396,8 @@ def _outcome(sent: common.OutcomePrice) -> OutcomeQuote:
     )
 
 
-def _book_told(key: MarketKey, quote: Quote, standing: model.Standing) -> bytes:
+def _book_told(quote: Quote, standing: model.Standing) -> bytes:
     return _told(
-        key,
         quote.book,
         quote.line,
         quote.outcomes,
@@ -414,7 +413,6 @@ def _book_told(key: MarketKey, quote: Quote, standing: model.Standing) -> bytes:
 
 @lru_cache(maxsize=_REMEMBERED_QUOTES)
 def _told(
-    key: MarketKey,
     book: str,
     line: float | None,
     outcomes: tuple[OutcomeQuote, ...],

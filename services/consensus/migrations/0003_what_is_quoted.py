@@ -1,4 +1,4 @@
-"""`current_market` only says what is quoted: what it is worth is made of the states of the events, where it is anyway."""
+"""`current_market` only says what is quoted: what it is worth is made of the states of the events."""
 
 from __future__ import annotations
 
