@@ -69,6 +69,10 @@ current: $(READY) $(THIRD_PARTY) ## Generated stubs and OpenAPI are what the con
 bench: $(READY) ## What it costs: ratios measured side by side, written to build/bench.json
 	$(BIN)/python -m tests.bench
 
+.PHONY: plans
+plans: $(READY) ## How PostgreSQL answers every query on a generated year; WRITE=1 writes docs/query-plans.md
+	nice $(BIN)/python -m tests.bench.plans $(if $(WRITE),--write)
+
 ##@ Change it
 .PHONY: proto generate format migrate release lock third-party
 proto: $(READY) $(THIRD_PARTY) ## Make gen/ and the OpenAPI file from protos/

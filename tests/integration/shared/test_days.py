@@ -38,8 +38,8 @@ ROWS: dict[str, tuple[str, str, dict[str, str]]] = {
             "in_play, excluded, note, weights, heartbeat, config_hash) VALUES ('game', '2026-01-01 12:00+00', 'h2h', "
             "'', 'nba', 1, 1, '', false, '{}', '', '{}', false, ''), ('game', '2026-01-02 12:00+00', 'h2h', '', 'nba', "
             "1, 1, '', false, '{}', '', '{}', false, '')",
-            "quote_history": "(event_id, market, player, book, observed_at) VALUES "
-            "('game', 'h2h', '', 'betmgm', '2026-01-01 12:00+00'), ('game', 'h2h', '', 'betmgm', '2026-01-02 12:00+00')",
+            "quote_history": "(event_id, market, player, book, observed_at) VALUES ('game', 'h2h', '', 'betmgm', "
+            "'2026-01-01 12:00+00'), ('game', 'h2h', '', 'betmgm', '2026-01-02 12:00+00')",
         },
     ),
     "signals": (
