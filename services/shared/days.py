@@ -33,11 +33,17 @@ class DayPartitions:
     """The days of one schema's divided tables."""
 
     def __init__(self, metadata: MetaData) -> None:
+        """The tables may be declared afterwards."""
+        self._metadata = metadata
         # The function runs as the schema's owner: a service may write rows and make no tables.
-        self._keep = text(f"SELECT {metadata.schema}.keep_days(CAST(:days AS date[]))")
+        self._keep = text(f"SELECT {metadata.schema}.keep_days(CAST(:tables AS text[]), CAST(:days AS date[]))")
 
     async def keep(self, connection: AsyncConnection, moments: Iterable[datetime]) -> None:
-        """Makes the partitions of these moments that are missing. Nothing is made, or locked, when all are there."""
+        """Makes the partitions of these moments that are missing. Nothing is made, or locked, when all are there.
+
+        Asked for each batch again: a day may be dropped, and one that was made in a transaction that failed is gone.
+        """
         days = sorted({day_of(moment) for moment in set(moments)})
         if days:
-            await connection.execute(self._keep, {"days": days})
+            tables = sorted(table.name for table in self._metadata.tables.values() if is_divided(table))
+            await connection.execute(self._keep, {"tables": tables, "days": days})

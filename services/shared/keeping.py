@@ -234,8 +234,8 @@ def _coming(run: Run) -> Iterator[date]:
 def _make(connection: Connection, table: Table, days: Sequence[date]) -> None:
     with connection.begin():
         connection.execute(
-            text(f"SELECT {table.schema}.keep_days(CAST(:days AS date[]), :of_table)"),
-            {"days": list(days), "of_table": table.name},
+            text(f"SELECT {table.schema}.keep_days(CAST(:tables AS text[]), CAST(:days AS date[]))"),
+            {"tables": [table.name], "days": list(days)},
         )
 
 

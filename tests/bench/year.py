@@ -51,7 +51,8 @@ STATEMENTS: Mapping[str, LiteralString] = {
             WHERE at <= %(now)s ORDER BY event_id, market, book, at;
         ANALYZE year.change""",
     "ingest": f"""
-        SELECT ingest.keep_days(ARRAY(SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM year.change));
+        SELECT ingest.keep_days(ARRAY['odds_snapshots', 'disappearances'], ARRAY(
+            SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM year.change));
         INSERT INTO ingest.odds_snapshots (id, observed_at, event_id, book, market, player, outcome, price, line,
                 last_update, changed_after, changed_by)
             SELECT left(md5(event_id || market || book || outcome || at), 32), at, event_id, book, market, '', outcome,
@@ -74,7 +75,8 @@ STATEMENTS: Mapping[str, LiteralString] = {
         INSERT INTO ingest.tallies SELECT '{SPORT}', 'rejected', 'reason ' || n, n FROM generate_series(1, 20) AS n;
         INSERT INTO ingest.keyframe_requests SELECT event_id FROM year.game ORDER BY event_id DESC LIMIT 2""",
     "consensus": f"""
-        SELECT consensus.keep_days(ARRAY(SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM year.change));
+        SELECT consensus.keep_days(ARRAY['consensus_snapshots', 'quote_history'], ARRAY(
+            SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM year.change));
         INSERT INTO consensus.quote_history (event_id, market, player, book, observed_at, line, price, price_other,
                 fair_probability)
             SELECT event_id, market, '', book, at, line, price, price, 0.5 FROM year.change;
@@ -102,8 +104,8 @@ STATEMENTS: Mapping[str, LiteralString] = {
             SELECT event_id, 0, 4000, false, decode(repeat(md5(event_id), CASE WHEN books = 0 THEN 3 ELSE 900 END),
                 'hex') FROM consensus.games""",
     "signals": f"""
-        SELECT signals.keep_days(ARRAY(SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM year.change
-            WHERE at > %(now)s - interval '31 days'));
+        SELECT signals.keep_days(ARRAY['suppression'], ARRAY(
+            SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM year.change WHERE at > %(now)s - interval '31 days'));
         INSERT INTO signals.configuration VALUES ('0123456789abcdef', '{{}}');
         INSERT INTO signals.signal (id, feed_position, fact_id, fact_rank, sport_key, event_id, market, player,
                 signal_type, direction, tier, time_bucket, books, composite_score, strength, velocity, observed_at,

@@ -16,51 +16,48 @@ _DAYS_AHEAD = 7
 def create_keep_days_v1(schema: str) -> None:
     """The function by which a service, which may make no tables, gets the days it writes to.
 
-    It makes the partitions of the given days that are missing, for every divided table of the schema or for one. A
-    partition is made beside its table and then attached: that takes SHARE UPDATE EXCLUSIVE, which stops neither readers
-    nor writers; only somebody else who makes or drops a day of the same table waits until we commit. Its comment says
-    when it was made, because what is written late is kept as long as what was written in time.
+    It makes, for each of these divided tables, the partitions of the given days that are missing. A partition is made
+    beside its table and then attached: that takes SHARE UPDATE EXCLUSIVE, which stops neither readers nor writers; only
+    somebody else who makes or drops a day of the same table waits until we commit. Its comment says when it was made,
+    because what is written late is kept as long as what was written in time.
     """
     op.execute(
         f"""
-CREATE FUNCTION {schema}.keep_days(days date[], of_table text DEFAULT NULL) RETURNS integer
+CREATE FUNCTION {schema}.keep_days(tables text[], days date[]) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
-    wanted record;
     made integer := 0;
+    divided text;
+    day date;
+    partition text;
 BEGIN
-    FOR wanted IN
-        SELECT parent.relname AS divided, day, parent.relname || to_char(day, '"_p"YYYYMMDD') AS partition
-        FROM pg_class AS parent
-        JOIN pg_partitioned_table ON partrelid = parent.oid AND partstrat = 'r'
-        CROSS JOIN (SELECT DISTINCT unnest(days) AS day) AS given
-        WHERE parent.relnamespace = '{schema}'::regnamespace AND (of_table IS NULL OR parent.relname = of_table)
-            AND to_regclass(format('{schema}.%I', parent.relname || to_char(day, '"_p"YYYYMMDD'))) IS NULL
-        ORDER BY parent.relname, day
-    LOOP
-        EXECUTE format('LOCK TABLE {schema}.%I IN SHARE UPDATE EXCLUSIVE MODE', wanted.divided);
-        -- Whoever held the lock before us may have made the same day.
-        CONTINUE WHEN to_regclass(format('{schema}.%I', wanted.partition)) IS NOT NULL;
-        EXECUTE format('CREATE TABLE {schema}.%I (LIKE {schema}.%I INCLUDING ALL)', wanted.partition, wanted.divided);
-        EXECUTE format(
-            'ALTER TABLE {schema}.%I ATTACH PARTITION {schema}.%I FOR VALUES FROM (%L) TO (%L)',
-            wanted.divided, wanted.partition,
-            wanted.day::timestamp AT TIME ZONE 'UTC', (wanted.day + 1)::timestamp AT TIME ZONE 'UTC'
-        );
-        EXECUTE format('COMMENT ON TABLE {schema}.%I IS %L', wanted.partition, 'made ' || now()::text);
-        made := made + 1;
+    FOREACH divided IN ARRAY tables LOOP
+        FOREACH day IN ARRAY days LOOP
+            partition := divided || to_char(day, '"_p"YYYYMMDD');
+            CONTINUE WHEN to_regclass(format('{schema}.%I', partition)) IS NOT NULL;
+            EXECUTE format('LOCK TABLE {schema}.%I IN SHARE UPDATE EXCLUSIVE MODE', divided);
+            -- Whoever held the lock before us may have made the same day.
+            CONTINUE WHEN to_regclass(format('{schema}.%I', partition)) IS NOT NULL;
+            EXECUTE format('CREATE TABLE {schema}.%I (LIKE {schema}.%I INCLUDING ALL)', partition, divided);
+            EXECUTE format(
+                'ALTER TABLE {schema}.%I ATTACH PARTITION {schema}.%I FOR VALUES FROM (%L) TO (%L)',
+                divided, partition, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC'
+            );
+            EXECUTE format('COMMENT ON TABLE {schema}.%I IS %L', partition, 'made ' || now()::text);
+            made := made + 1;
+        END LOOP;
     END LOOP;
     RETURN made;
 END
 $body$"""
     )
-    op.execute(f"REVOKE ALL ON FUNCTION {schema}.keep_days(date[], text) FROM PUBLIC")
-    op.execute(f"GRANT EXECUTE ON FUNCTION {schema}.keep_days(date[], text) TO {schema}")
+    op.execute(f"REVOKE ALL ON FUNCTION {schema}.keep_days(text[], date[]) FROM PUBLIC")
+    op.execute(f"GRANT EXECUTE ON FUNCTION {schema}.keep_days(text[], date[]) TO {schema}")
 
 
 def drop_keep_days_v1(schema: str) -> None:
     """The way back of `create_keep_days_v1`."""
-    op.execute(f"DROP FUNCTION {schema}.keep_days(date[], text)")
+    op.execute(f"DROP FUNCTION {schema}.keep_days(text[], date[])")
 
 
 def divide_by_day_v1(schema: str, table: str, column: str, key: Sequence[str]) -> None:
@@ -76,7 +73,7 @@ def divide_by_day_v1(schema: str, table: str, column: str, key: Sequence[str]) -
         f'CONSTRAINT {table}_pkey PRIMARY KEY ({_names(key)})) PARTITION BY RANGE ("{column}")'
     )
     op.execute(
-        f"SELECT {schema}.keep_days(ARRAY(SELECT DISTINCT (\"{column}\" AT TIME ZONE 'UTC')::date "
+        f"SELECT {schema}.keep_days(ARRAY['{table}'], ARRAY(SELECT DISTINCT (\"{column}\" AT TIME ZONE 'UTC')::date "
         f"FROM {schema}.{table}_before UNION SELECT (now() AT TIME ZONE 'UTC')::date + day "
         f"FROM generate_series(0, {_DAYS_AHEAD}) AS day))"
     )

@@ -51,7 +51,7 @@ class Stored:
     def snapshots(self, *days: date) -> None:
         """A snapshot on each of these days, which are made as a service makes them."""
         with self.connect() as connection:
-            connection.execute("SELECT ingest.keep_days(%s)", [list(days)])
+            connection.execute("SELECT ingest.keep_days('{odds_snapshots}', %s)", [list(days)])
             for day in days:
                 connection.execute(
                     "INSERT INTO ingest.odds_snapshots (id, observed_at, event_id, book, market, player, outcome, "
@@ -259,7 +259,7 @@ class _Said:
 
 
 def _made(connection: psycopg.Connection, day: date) -> int:
-    row = connection.execute("SELECT ingest.keep_days(%s)", [[day]]).fetchone()
+    row = connection.execute("SELECT ingest.keep_days('{odds_snapshots}', %s)", [[day]]).fetchone()
     assert row is not None
     return int(row[0])
 
