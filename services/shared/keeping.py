@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
+from msgspec import DecodeError
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import Column, ColumnElement, Connection, Table, func, literal_column, select, text
 from sqlalchemy.exc import OperationalError
@@ -180,7 +181,11 @@ class States:
             with run.connection.begin():
                 rows = run.connection.execute(read, {"last": last}).all()
                 for event_id, revision, state in rows:
-                    stub = self.forgotten(bytes(state), before)
+                    try:
+                        stub = self.forgotten(bytes(state), before)
+                    except DecodeError:
+                        report.left.append(f"the state of {event_id} cannot be read")
+                        continue
                     if stub is None or len(stub) >= len(state):
                         continue
                     given = {"stub": stub, "event_id": event_id, "revision": revision, "state": state}

@@ -68,7 +68,7 @@ STATEMENTS: Mapping[str, LiteralString] = {
         INSERT INTO ingest.polls (sport_key, observed_at, failure, events, quotes, changes, snapshots, credits_last,
                 credits_remaining)
             SELECT '{SPORT}', %(now)s - n * interval '1 min', '', 7, 315, 5, 10, 3, 15000
-            FROM generate_series(1, 350000) AS n;
+            FROM generate_series(1, 91 * 24 * 60) AS n;  -- what retention left, and a day
         INSERT INTO ingest.event_state (event_id, partition, applied_revision, awaiting_keyframe, state)
             SELECT event_id, 0, 4000, false, decode(repeat(md5(event_id), CASE WHEN gone THEN 12 ELSE 900 END), 'hex')
             FROM ingest.games;
@@ -111,7 +111,7 @@ STATEMENTS: Mapping[str, LiteralString] = {
                 signal_type, direction, tier, time_bucket, books, composite_score, strength, velocity, observed_at,
                 published_at, config_hash, basic, "full", explanation)
             SELECT 'signal-' || n, n, 'fact-' || n / 2, n %% 2, '{SPORT}', event_id, market, '',
-                (ARRAY['MOVE', 'KEY_CROSS', 'SYNC', 'STEAM', 'DISLOCATION'])[1 + n %% 5],
+                (ARRAY['MOVE', 'KEY_CROSS', 'MULTIBOOK_SYNC', 'STEAM', 'DISLOCATION'])[1 + n %% 5],
                 (ARRAY['TOWARD_HOME', 'TOWARD_AWAY'])[1 + n %% 2],
                 (ARRAY['LOW', 'LOW', 'MEDIUM', 'LOW', 'MEDIUM', 'HIGH'])[1 + n %% 6],
                 (ARRAY['OPEN', 'MID', 'LATE', 'PRETIP'])[1 + n %% 4],
@@ -127,7 +127,7 @@ STATEMENTS: Mapping[str, LiteralString] = {
         INSERT INTO signals.suppression (id, event_id, sport_key, market, player, signal_type, direction, book, reason,
                 count, first_seen_at, last_seen_at)
             SELECT md5(event_id || market || book || at), event_id, '{SPORT}', market, '', 'MOVE', 'TOWARD_HOME', book,
-                (ARRAY['SPARSE_SAMPLING', 'COOLDOWN', 'TOO_FEW_BOOKS'])[1 + length(book) %% 3], 5, at,
+                (ARRAY['sparse_sampling', 'cooldown', 'too_few_books'])[1 + length(book) %% 3], 5, at,
                 at + interval '10 min' FROM year.change WHERE at > %(now)s - interval '30 days';
         INSERT INTO signals.event_state (event_id, partition, applied_revision, awaiting_keyframe, state)
             SELECT event_id, 0, 4000, false, decode(repeat(md5(event_id), CASE WHEN books = 0 THEN 1 ELSE 2000 END),
@@ -160,5 +160,5 @@ def fill(connection: psycopg.Connection, changes: int = CHANGES) -> None:
     connection.execute("DROP SCHEMA year CASCADE")
     connection.commit()
     connection.autocommit = True
-    connection.execute("VACUUM ANALYZE")
+    connection.execute("ANALYZE")
     connection.autocommit = False
