@@ -123,6 +123,8 @@ polls = Table(
     #: What the provider said the call cost, and what was left; null where it said nothing.
     Column("credits_last", Integer),
     Column("credits_remaining", Integer),
+    # What retention removes by.
+    Index("polls_by_time", "observed_at"),
 )
 feed_health = Table(
     "feed_health",

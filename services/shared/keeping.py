@@ -114,18 +114,16 @@ class Days:
         report.partitions_made = len(missing)
         if missing and not run.dry:
             _make(run.connection, self.table, missing)
-        stays = []
-        for partition in partitions:
-            due_at = partition.due_at(self.kept_days)
-            if self.kept_days == 0 or due_at > run.now:
-                stays.append(due_at)
-            elif run.dry or _dropped(run.connection, self.table, partition.name):
-                report.partitions_dropped += 1
-                report.rows_removed += partition.rows
-                report.bytes_freed += partition.bytes
-            else:
-                stays.append(due_at)
-                report.left.append(f"{partition.name} was in use")
+        due = [one for one in partitions if self.kept_days and one.due_at(self.kept_days) <= run.now]
+        for number, partition in enumerate(due):
+            if not run.dry and not _dropped(run.connection, self.table, partition.name):
+                # Whoever is in the way is in the way of the others too: it is the table that has to be free.
+                report.left.append(f"the table was in use, so {len(due) - number} days stay")
+                break
+            report.partitions_dropped += 1
+            report.rows_removed += partition.rows
+            report.bytes_freed += partition.bytes
+        stays = [one.due_at(self.kept_days) for one in partitions if one not in due[: report.partitions_dropped]]
         if self.kept_days and stays:
             report.next_due = min(stays)
         return report
@@ -133,7 +131,8 @@ class Days:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A small table, whose old rows are removed in batches."""
+    """A table that is not divided, whose old rows are removed in batches: by an index on the moment, if it is no small
+    one."""
 
     table: Table
     moment: Column[Any]
@@ -169,6 +168,7 @@ class States:
         if self.kept_days == 0:
             return report
         name, before, last = self.table.fullname, run.before(self.kept_days), ""
+        unreadable: list[str] = []
         read = text(
             f"SELECT event_id, applied_revision, state FROM {name} WHERE event_id > :last "
             f"AND octet_length(state) > {STUB_BYTES} ORDER BY event_id LIMIT {BATCH_STATES}"
@@ -184,15 +184,18 @@ class States:
                     try:
                         stub = self.forgotten(bytes(state), before)
                     except DecodeError:
-                        report.left.append(f"the state of {event_id} cannot be read")
+                        unreadable.append(event_id)
                         continue
                     if stub is None or len(stub) >= len(state):
                         continue
                     given = {"stub": stub, "event_id": event_id, "revision": revision, "state": state}
                     report.rows_removed += 1 if run.dry else run.connection.execute(shrink, given).rowcount
             if len(rows) < BATCH_STATES:
-                return report
+                break
             last = rows[-1].event_id
+        if unreadable:
+            report.left.append(f"{len(unreadable)} states cannot be read, the first is that of {unreadable[0]}")
+        return report
 
 
 def partitions_of(connection: Connection, table: Table) -> Iterator[Partition]:

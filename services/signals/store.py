@@ -376,6 +376,7 @@ class SignalStore:
             wanted.append(column.first_seen_at < filters.until)
         if behind is not None:
             began = literal(_moment(behind.first_seen_microseconds))
+            wanted.append(column.first_seen_at <= began)  # says the same, and by it the days behind are not visited
             wanted.append(tuple_(column.first_seen_at, column.id) < tuple_(began, literal(behind.id)))
         statement = (
             select(

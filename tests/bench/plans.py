@@ -342,7 +342,7 @@ async def ask_signals(database: Database) -> None:
     begun = int((NOW - timedelta(days=3)).timestamp() * 1_000_000)
     for name, wanted, reasons, position, days in (
         ("all, first page", Filters(), (), None, NEWEST_DAYS),
-        ("all, next page", Filters(), (), SpanPosition(begun, "x"), NEWEST_DAYS),
+        ("all, next page", Filters(), (), SpanPosition(begun, "x"), DAYS_OF_A_GAME),
         ("of an event", Filters(event_id=(LAST,)), (), None, KEPT_DAYS),
         ("of an event and a reason", Filters(event_id=(LAST,)), ("cooldown",), None, KEPT_DAYS),
         ("of the last day", Filters(since=day), (), None, NEWEST_DAYS),

@@ -28,10 +28,12 @@ def upgrade() -> None:
     # The old one held the time of the last poll: every poll wrote it anew for every game.
     op.drop_index("games_by_sport", "games", schema=SCHEMA)
     op.create_index("games_present", "games", ["sport_key"], schema=SCHEMA, postgresql_where=sa.text("gone IS false"))
+    op.create_index("polls_by_time", "polls", ["observed_at"], schema=SCHEMA)
 
 
 def downgrade() -> None:
     """Whole tables again, with their rows."""
+    op.drop_index("polls_by_time", "polls", schema=SCHEMA)
     op.drop_index("games_present", "games", schema=SCHEMA)
     op.create_index("games_by_sport", "games", ["sport_key", "observed_at"], schema=SCHEMA)
     merge_days_v1(SCHEMA, "disappearances", DISAPPEARANCES_KEY)

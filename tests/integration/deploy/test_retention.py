@@ -158,13 +158,13 @@ def test_a_schema_on_which_another_run_works_is_left_to_it(stored: Stored) -> No
 def test_a_table_that_stays_in_use_is_left_to_the_next_run(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "LOCK_TIMEOUT", "10ms")
     monkeypatch.setattr(keeping, "LOCK_ATTEMPTS", 2)
-    stored.snapshots(OLD)
+    stored.snapshots(OLD, OLD + timedelta(days=1))
     stored.made_on_time("ingest.odds_snapshots")
     with stored.connect() as reader:
         reader.execute("SELECT count(*) FROM ingest.odds_snapshots")
         done = stored.retention()[SNAPSHOTS]
-    assert (done.partitions_dropped, done.left) == (0, ["odds_snapshots_p20241201 was in use"])
-    assert stored.retention()[SNAPSHOTS].partitions_dropped == 1
+    assert (done.partitions_dropped, done.left) == (0, ["the table was in use, so 2 days stay"])
+    assert stored.retention()[SNAPSHOTS].partitions_dropped == 2
 
 
 def test_a_drop_waits_for_a_writer_and_then_goes_on(stored: Stored) -> None:
