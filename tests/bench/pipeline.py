@@ -49,7 +49,7 @@ def _copy(database_folder: Path) -> float:
             host=url.host, port=url.port, user=url.username, password=url.password, dbname=url.database, autocommit=True
         ) as connection:
             rows: list[bytes] = []
-            with connection.cursor().copy("COPY ingest.odds_snapshots TO STDOUT (FORMAT BINARY)") as source:
+            with connection.cursor().copy("COPY (TABLE ingest.odds_snapshots) TO STDOUT (FORMAT BINARY)") as source:
                 rows.extend(bytes(block) for block in source)
             connection.execute("CREATE TABLE ingest.copied (LIKE ingest.odds_snapshots INCLUDING ALL)")
             began = time.perf_counter()
