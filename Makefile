@@ -69,6 +69,10 @@ current: $(READY) $(THIRD_PARTY) ## Generated stubs and OpenAPI are what the con
 bench: $(READY) ## What it costs, as ratios measured side by side: [PART=throughput|growth|latency|memory|feed] [EVENTS=5000]
 	$(BIN)/python -m tests.bench $(or $(PART),all) $(if $(EVENTS),--events $(EVENTS))
 
+.PHONY: plans
+plans: $(READY) ## How PostgreSQL answers every query on a generated year; WRITE=1 writes docs/query-plans.md
+	nice $(BIN)/python -m tests.bench.plans $(if $(WRITE),--write)
+
 ##@ Change it
 .PHONY: proto generate format migrate release lock third-party
 proto: $(READY) $(THIRD_PARTY) ## Make gen/ and the OpenAPI file from protos/

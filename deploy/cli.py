@@ -24,9 +24,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
 
 from deploy import demo as demonstration
-from deploy import profiles, schema
+from deploy import profiles, retention, schema
 from deploy.children import cpu_seconds
 from deploy.home import Home, Living, OccupiedError, Ports, PortTakenError, free_ports, ports_from, without_taken
 from deploy.local.postgres import PostgresServer
@@ -40,6 +41,7 @@ from deploy.simulator.server import opened_now
 from deploy.stack import Live, Market, Recorded, Simulated, Stack, StackFailedError, StackSettings
 from gateway.envoy import NOTICE
 from services.shared.clock import utc_now
+from services.shared.config import ConfigurationError
 from services.shared.logging import configure_logging
 
 #: Long enough for two starts: the second one where somebody took a port.
@@ -249,7 +251,7 @@ def status(home: HomeOption = DEFAULT_HOME) -> None:
 @app.command()
 def logs(
     name: Annotated[
-        str, typer.Argument(help="stack, ingest, consensus, signals, postgres, nats or gateway.")
+        str, typer.Argument(help="stack, ingest, consensus, signals, retention, postgres, nats or gateway.")
     ] = "stack",
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
@@ -260,7 +262,7 @@ def logs(
     Example: `stratum logs signals --follow`
     """
     place = Home(home.absolute())
-    files = {service: place.logs / f"{service}.log" for service in ("stack", *schema.SERVICES)}
+    files = {service: place.logs / f"{service}.log" for service in ("stack", "retention", *schema.SERVICES)}
     files |= {
         "postgres": place.database_folder() / "postgres.log",
         "nats": place.folder / "nats" / "nats.log",
@@ -309,6 +311,41 @@ def schema_command(
     server = PostgresServer(place.database_folder(), living.ports.postgres)
     schema.upgrade(server.url(), place.passwords())
     console.print("Every schema is up to date.")
+
+
+@app.command("retention")
+def retention_command(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    ahead: Annotated[
+        int, typer.Option("--ahead", min=0, max=60, help="Days whose partitions are made in advance.")
+    ] = retention.DAYS_AHEAD,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Make the coming days' partitions, drop those whose time is over, and remove old rows of small tables.
+
+    The running stack does it by itself every hour. How long things are kept is set by …_RETENTION_DAYS, 0 for ever:
+    see docs/keeping.md. It may be repeated, and run beside another run. Ends with 1 when something was in use and is
+    left to the next run.
+
+    Example: `stratum retention --dry-run`
+    """
+    place = Home(home.absolute())
+    living = place.living()
+    if living is None:
+        _refuse(f"nothing runs in {home}. Start it with `stratum up`, which does this every hour.")
+    server = PostgresServer(place.database_folder(), living.ports.postgres)
+    url = schema.service_url(server.url(), schema.MIGRATOR, place.passwords())
+    try:
+        done = retention.run(url, utc_now(), ahead, dry_run)
+    except ConfigurationError as error:
+        _refuse(str(error))
+    except SQLAlchemyError as error:
+        _refuse(f"the database does not answer: {error}. See `stratum status`.")
+    console.print(retention.as_table(done))
+    for sentence in done.sentences():
+        console.print(sentence, soft_wrap=True)
+    if done.left:
+        raise typer.Exit(1)
 
 
 @app.command()

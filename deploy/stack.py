@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, LiteralString, Self
 
@@ -20,7 +21,7 @@ import psycopg
 from psycopg.rows import tuple_row
 from sqlalchemy.engine import make_url
 
-from deploy import profiles, schema
+from deploy import profiles, retention, schema
 from deploy.children import GaveUpError, Household, Kept, Program
 from deploy.home import Home, Living, Ports, without_taken
 from deploy.local.envoy import Envoy
@@ -224,6 +225,10 @@ class Stack:
         await self._await_ready()
         self._ready = True
         self.home.tell(self.living())
+        if not isinstance(self.settings.market, Recorded):
+            # What is recorded was observed long ago, and would be old as soon as it is written.
+            keeping = asyncio.create_task(self._keep())
+            self._exit.push_async_callback(_cancelled, keeping)
 
     def _start_servers(self) -> None:
         ports = self.settings.ports
@@ -318,6 +323,46 @@ class Stack:
         folder = self.home.folder / "gateway"
         envoy = Envoy(folder, services, ports.gateway, ports.gateway_admin)
         self._household.add("gateway", envoy, folder / "envoy.log")
+
+    async def _keep(self) -> None:
+        """Retention every hour, by the command that a cluster runs. What one run leaves, the next one does."""
+        await asyncio.sleep(retention.FIRST_AFTER_SECONDS)
+        while True:
+            code = await self._keep_once()
+            if code != 0:
+                self._say(f"retention ended with {code}, and is tried again in an hour: see {self._retention_log}")
+            await asyncio.sleep(retention.EVERY_SECONDS)
+
+    async def _keep_once(self) -> int:
+        url = schema.service_url(self._postgres.url(), schema.MIGRATOR, self.home.passwords())
+        inherited = {
+            variable: value
+            for variable, value in os.environ.items()
+            if variable not in OURS and not variable.startswith(PROVIDERS)
+        }
+        with self._retention_log.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "deploy.retention"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={
+                    **inherited,
+                    **profiles.settings(self.settings.profile),
+                    **self.settings.environment,
+                    "STRATUM_DATABASE_URL_FILE": str(self.home.keep_secret("migrator-database-url", url)),
+                },
+            )
+            try:
+                return await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+    @property
+    def _retention_log(self) -> Path:
+        return self.home.logs / "retention.log"
 
     def _metrics_port(self, service: str) -> int:
         return int(getattr(self.settings.ports, f"{service}_metrics"))

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from services.consensus.board import BoardRules
 from services.consensus.pricing import PricingRules
-from services.shared.config import SHARED_PREFIX, ServiceConfig
+from services.shared.config import SHARED_PREFIX, RetentionDays, ServiceConfig
 from services.shared.identity import configuration_hash
 from services.shared.odds import MarketKind, MarketModel
 
@@ -36,6 +36,12 @@ class Config(ServiceConfig):
     consensus_batch_size: int = Field(default=500, ge=1)
     #: Where ingest answers, host:port; it is asked for a keyframe when a message was missed. Empty: wait for the next.
     consensus_ingest_address: str = ""
+    #: How long retention keeps things: consensus rows, what each book quoted, messages that could not be read, and what
+    #: is remembered of a game that nobody observes any more.
+    consensus_snapshots_retention_days: RetentionDays = 400.0
+    consensus_quotes_retention_days: RetentionDays = 400.0
+    consensus_dead_letters_retention_days: RetentionDays = 30.0
+    consensus_states_retention_days: RetentionDays = 30.0
 
     def board_rules(self) -> BoardRules:
         """How markets are priced and repeated, under the name that everything published carries."""

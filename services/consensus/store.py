@@ -36,12 +36,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consensus.model import Consensus, ConsensusRow, GameRow, MarketKey, QuotePoint
 from services.shared.database import Database
+from services.shared.days import DayPartitions, by_day
 from services.shared.stage import stage_tables
 
 T = TypeVar("T")
 
 metadata = MetaData(schema="consensus")
 stage = stage_tables(metadata)
+days = DayPartitions(metadata)
 
 
 def _moment(name: str, **options: Any) -> Column[datetime]:
@@ -69,8 +71,13 @@ games = Table(
     Column("in_play", Boolean, nullable=False),
     Column("markets", ARRAY(Text), nullable=False),
     Column("books", Integer, nullable=False),
+    # Written once. What is kept of the event lies between this and `observed_at`; null: nobody knows since when.
+    _moment("first_observed_at", nullable=True),
+    # The list of games, in its order: of all sports, of some.
     Index("games_by_start", "commence_time", "event_id"),
     Index("games_by_sport_and_start", "sport_key", "commence_time", "event_id"),
+    # The list of games that are not over, and the newest observation of all: few are quoted at a time.
+    Index("games_quoted", "commence_time", "event_id", postgresql_where=text("books > 0")),
 )
 
 #: The consensus of a market whenever it changed, and every ten minutes. The time stands second in the key: a history is
@@ -98,6 +105,7 @@ consensus_snapshots = Table(
     Column("weights", JSONB, nullable=False),
     Column("heartbeat", Boolean, nullable=False),
     Column("config_hash", Text, nullable=False),
+    postgresql_partition_by=by_day("observed_at"),
 )
 
 #: What each book quoted from when on. Without a price: from then on it was gone.
@@ -111,6 +119,7 @@ quote_history = Table(
     Column("price", Float, nullable=True),
     Column("price_other", Float, nullable=True),
     Column("fair_probability", Float, nullable=True),
+    postgresql_partition_by=by_day("observed_at"),
 )
 
 #: The markets that somebody quotes. What is quoted in them is in the states of their events.
@@ -119,6 +128,7 @@ current_market = Table(
     metadata,
     *_market_key(),
     Column("sport_key", Text, nullable=False),
+    # A sport's markets page by page. No update touches it: a market's sport never changes.
     Index("current_market_by_sport", "sport_key", "event_id", "market", "player"),
 )
 
@@ -159,12 +169,37 @@ class GamePosition:
     event_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From one moment to another, both included; None has no end."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def narrowed(self, since: datetime | None, until: datetime | None = None, after: datetime | None = None) -> Span:
+        """The part of it that also lies within these."""
+        return Span(
+            max((start for start in (self.since, since, after) if start is not None), default=None),
+            min((end for end in (self.until, until) if end is not None), default=None),
+        )
+
+    def days(self, column: Column[datetime]) -> list[ColumnElement[bool]]:
+        """The span as conditions, by which only its days are visited."""
+        since = [] if self.since is None else [column >= self.since]
+        return since if self.until is None else [*since, column <= self.until]
+
+
 async def write(connection: AsyncConnection, rows: Sequence[Any]) -> None:
     """Stores what a batch led to. Rows that are replaced as a whole are written once, as they were last."""
+    await days.keep(connection, (row.observed_at for row in rows if isinstance(row, ConsensusRow | QuotePoint)))
     await _write_games(connection, [row for row in rows if isinstance(row, GameRow)])
     await _insert(connection, _insert_snapshots, [_snapshot(row) for row in rows if isinstance(row, ConsensusRow)])
     await _insert(connection, _insert_points, [_point(row) for row in rows if isinstance(row, QuotePoint)])
     await _write_current(connection, [row for row in rows if isinstance(row, CurrentMarket)])
+
+
+#: Columns that a row keeps as they were when it was new.
+_WRITTEN_ONCE = ("first_observed_at",)
 
 
 def _insertion(table: Table, conflict: str) -> TextClause:
@@ -179,11 +214,15 @@ def _insertion(table: Table, conflict: str) -> TextClause:
 def _replacing(table: Table) -> str:
     """What an insertion does about a row that is there: it puts the new one in its place."""
     key = ", ".join(column.name for column in table.primary_key)
-    values = ", ".join(f"{column.name} = excluded.{column.name}" for column in table.columns if not column.primary_key)
+    values = ", ".join(
+        f"{column.name} = excluded.{column.name}"
+        for column in table.columns
+        if not column.primary_key and column.name not in _WRITTEN_ONCE
+    )
     return f"({key}) DO UPDATE SET {values}"
 
 
-_GAME_COLUMNS = [column.name for column in games.columns]
+_GAME_COLUMNS = [column.name for column in games.columns if column.name not in _WRITTEN_ONCE]
 _insert_games = _insertion(games, _replacing(games))
 _insert_snapshots = _insertion(consensus_snapshots, "DO NOTHING")
 _insert_points = _insertion(quote_history, "DO NOTHING")
@@ -196,12 +235,16 @@ async def _insert(connection: AsyncConnection, insertion: TextClause, rows: Sequ
 
 
 async def _write_games(connection: AsyncConnection, rows: Iterable[GameRow]) -> None:
-    newest = {row.event_id: row for row in rows}
-    await _insert(
-        connection,
-        _insert_games,
-        [{name: getattr(row, name) for name in _GAME_COLUMNS} for _, row in sorted(newest.items())],
-    )
+    newest: dict[str, GameRow] = {}
+    first: dict[str, datetime] = {}
+    for row in rows:
+        newest[row.event_id] = row
+        first.setdefault(row.event_id, row.observed_at)
+    written = [
+        {name: getattr(row, name) for name in _GAME_COLUMNS} | {"first_observed_at": first[event_id]}
+        for event_id, row in sorted(newest.items())
+    ]
+    await _insert(connection, _insert_games, written)
 
 
 async def _write_current(connection: AsyncConnection, rows: Iterable[CurrentMarket]) -> None:
@@ -303,13 +346,14 @@ class ConsensusStore:
     ) -> list[ConsensusRow]:
         """Consensus rows of an event observed from `since` to `until`, both included, oldest first."""
         table = consensus_snapshots.c
-        query = select(consensus_snapshots).where(table.event_id == event_id, *_among((table.market, markets)))
+        known = await self._known(event_id)
+        query = select(consensus_snapshots).where(
+            table.event_id == event_id,
+            *_among((table.market, markets)),
+            *known.narrowed(since, until, None if after is None else after.observed_at).days(table.observed_at),
+        )
         if player:
             query = query.where(table.player == player)
-        if since is not None:
-            query = query.where(table.observed_at >= since)
-        if until is not None:
-            query = query.where(table.observed_at <= until)
         if after is not None:
             position = (after.observed_at, after.market, after.player)
             query = query.where(tuple_(table.observed_at, table.market, table.player) > position)
@@ -319,7 +363,11 @@ class ConsensusStore:
     async def newest(self, event_id: str, markets: Sequence[str]) -> list[ConsensusRow]:
         """The newest consensus row of every market that an event ever had, by market and player."""
         table = consensus_snapshots.c
-        query = select(consensus_snapshots).where(table.event_id == event_id, *_among((table.market, markets)))
+        query = select(consensus_snapshots).where(
+            table.event_id == event_id,
+            *_among((table.market, markets)),
+            *(await self._known(event_id)).days(table.observed_at),
+        )
         rows = await self._rows(
             query.ext(distinct_on(table.market, table.player)).order_by(
                 table.market, table.player, table.observed_at.desc()
@@ -330,9 +378,11 @@ class ConsensusStore:
     async def quotes(self, event_id: str, markets: Sequence[str], since: datetime | None) -> list[QuotePoint]:
         """Every change of every book's quotes, by market, player and book, oldest first."""
         table = quote_history.c
-        query = select(quote_history).where(table.event_id == event_id, *_among((table.market, markets)))
-        if since is not None:
-            query = query.where(table.observed_at >= since)
+        query = select(quote_history).where(
+            table.event_id == event_id,
+            *_among((table.market, markets)),
+            *(await self._known(event_id)).narrowed(since).days(table.observed_at),
+        )
         rows = await self._rows(query.order_by(table.market, table.player, table.book, table.observed_at))
         return [
             QuotePoint(
@@ -364,7 +414,9 @@ class ConsensusStore:
         table = games.c
         query = select(games).where(*_among((table.sport_key, sport_keys)))
         if since is None and until is None:
-            newest = select(func.max(table.observed_at)).scalar_subquery()
+            # Of the games that somebody quotes, which an index holds; of all only where nobody quotes any.
+            of_all = select(func.max(table.observed_at))
+            newest = func.coalesce(of_all.where(table.books > 0).scalar_subquery(), of_all.scalar_subquery())
             query = query.where(or_(table.books > 0, table.commence_time > newest, table.commence_time.is_(None)))
         if since is not None:
             query = query.where(table.commence_time >= since)
@@ -379,6 +431,16 @@ class ConsensusStore:
         """The event as last observed, or None for one that never was."""
         rows = await self._rows(select(games).where(games.c.event_id == event_id))
         return _game(rows[0]) if rows else None
+
+    async def _known(self, event_id: str) -> Span:
+        """From the event's first observation to its newest: all that is kept of it lies in between.
+
+        Asked for first, and given to the query as values, so that it visits the days of one game and not of a year.
+        """
+        row = await self._rows(
+            select(games.c.first_observed_at, games.c.observed_at).where(games.c.event_id == event_id)
+        )
+        return Span(*row[0]) if row else Span()
 
     async def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Row[*tuple[Any, ...]]]:
         async with self._database.engine.connect() as connection:

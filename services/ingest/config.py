@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from services.ingest.bookmakers import canonical_book
-from services.shared.config import SHARED_PREFIX, CommaSeparated, ServiceConfig
+from services.shared.config import SHARED_PREFIX, CommaSeparated, RetentionDays, ServiceConfig
 
 #: The provider's own hosts. Another company is called almost the same, and a key sent there is a key lost.
 PROVIDER_HOSTS = ("api.the-odds-api.com", "ipv6-api.the-odds-api.com")
@@ -54,6 +54,13 @@ class Config(ServiceConfig):
     ingest_lease_seconds: float = Field(default=10.0, ge=1.0)
     #: Responses of a backfill that are kept in one transaction, at most.
     ingest_backfill_batch: int = Field(default=16, ge=1)
+
+    #: How long retention keeps things: snapshots and disappearances, the log of polls, messages that could not be read,
+    #: and what is remembered of a game that is gone.
+    ingest_snapshots_retention_days: RetentionDays = 400.0
+    ingest_polls_retention_days: RetentionDays = 90.0
+    ingest_dead_letters_retention_days: RetentionDays = 30.0
+    ingest_states_retention_days: RetentionDays = 30.0
 
     @field_validator("odds_api_base_url")
     @classmethod

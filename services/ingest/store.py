@@ -17,6 +17,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     Table,
     Text,
     TextClause,
@@ -33,10 +34,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.ingest.changes import Disappearance, EventState, Snapshot
 from services.ingest.normalize import SeenBook
 from services.shared.bus import partition_of
+from services.shared.days import DayPartitions, by_day
 from services.shared.tables import stage_tables
 
 metadata = MetaData(schema="ingest")
 stage = stage_tables(metadata)
+days = DayPartitions(metadata)
 
 _MOMENT = DateTime(timezone=True)
 
@@ -51,7 +54,8 @@ games = Table(
     Column("first_seen_at", _MOMENT, nullable=False),
     Column("observed_at", _MOMENT, nullable=False),
     Column("gone", Boolean, nullable=False),
-    Index("games_by_sport", "sport_key", "observed_at"),
+    # What `load_present` reads. Nothing in it changes with a poll, so that a poll need not write it.
+    Index("games_present", "sport_key", postgresql_where=text("gone IS false")),
 )
 #: Every start the provider ever gave for a game: starts move.
 game_starts = Table(
@@ -64,9 +68,9 @@ game_starts = Table(
 odds_snapshots = Table(
     "odds_snapshots",
     metadata,
-    # Time is part of the key so that the table can be cut by time.
-    Column("id", Text, primary_key=True),
-    Column("observed_at", _MOMENT, primary_key=True),
+    # A hash of the key below: with an event and a time, which whoever has an id has too, the key finds it.
+    Column("id", Text, nullable=False),
+    Column("observed_at", _MOMENT, nullable=False),
     Column("event_id", Text, nullable=False),
     Column("book", Text, nullable=False),
     Column("market", Text, nullable=False),
@@ -80,7 +84,9 @@ odds_snapshots = Table(
     Column("link", Text),
     Column("limit", Double),
     Column("sid", Text),
-    Index("odds_snapshots_by_event", "event_id", "market", "book", "observed_at"),
+    # The one index: it makes a repeated write the same row, and a history of an event is read in its order.
+    PrimaryKeyConstraint("event_id", "observed_at", "market", "player", "book", "outcome"),
+    postgresql_partition_by=by_day("observed_at"),
 )
 disappearances = Table(
     "disappearances",
@@ -91,6 +97,7 @@ disappearances = Table(
     Column("book", Text, primary_key=True),
     Column("observed_at", _MOMENT, primary_key=True),
     Column("last_seen_at", _MOMENT, nullable=False),
+    postgresql_partition_by=by_day("observed_at"),
 )
 quarantined_books = Table(
     "quarantined_books",
@@ -116,6 +123,8 @@ polls = Table(
     #: What the provider said the call cost, and what was left; null where it said nothing.
     Column("credits_last", Integer),
     Column("credits_remaining", Integer),
+    # What retention removes by.
+    Index("polls_by_time", "observed_at"),
 )
 feed_health = Table(
     "feed_health",
@@ -352,6 +361,7 @@ async def request_keyframes(connection: AsyncConnection, event_ids: Iterable[str
 
 async def write(connection: AsyncConnection, rows: Rows) -> None:
     """Keeps what some polls left. A snapshot that is there already is the same row."""
+    await days.keep(connection, _moments(rows))
     await _insert(connection, _SNAPSHOTS, rows.snapshots)
     await _insert(connection, _DISAPPEARANCES, rows.disappearances)
     await _insert(connection, _STARTS, rows.starts)
@@ -479,6 +489,10 @@ async def save_cursor(connection: AsyncConnection, cursor: Cursor) -> None:
             set_={name: statement.excluded[name] for name in ("next_date", "timestamp", "gaps", "responses")},
         )
     )
+
+
+def _moments(rows: Rows) -> set[datetime]:
+    return {row.observed_at for row in rows.snapshots} | {row.observed_at for row in rows.disappearances}
 
 
 def _names(table: Table) -> list[str]:

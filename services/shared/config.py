@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -36,6 +36,16 @@ def _split(value: object) -> object:
 
 #: A list of words, written with commas between them.
 CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+def _whole_days_go(days: float) -> float:
+    if 0 < days < 1:
+        raise ValueError("is 0, which keeps for ever, or at least 1: days are dropped whole")
+    return days
+
+
+#: How many days something is kept; 0 for ever.
+RetentionDays = Annotated[float, Field(ge=0), AfterValidator(_whole_days_go)]
 
 
 class ConfigurationError(Exception):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from datetime import timedelta
 from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from services.shared.config import ServiceConfig
+from services.shared.config import RetentionDays, ServiceConfig
 from services.shared.odds import MarketModel
 from services.signals.feed import FeedLimits
 from services.signals.rules.settings import WINDOW_SCALES, RuleSettings
@@ -41,7 +40,12 @@ class Config(ServiceConfig):
     signals_heartbeat_seconds: float = Field(default=15.0, gt=0)
     #: Just under the gateway's own limit of an hour, so that it is we who say why a stream ends.
     signals_stream_seconds: float = Field(default=3540.0, gt=0)
-    signals_retention_days: float = Field(default=90.0, gt=0)
+    #: How long retention keeps things: signals, which is also how far back a stream may resume; what was held back;
+    #: messages that could not be read; what is remembered of a game that nobody observes any more.
+    signals_retention_days: RetentionDays = 400.0
+    signals_suppressions_retention_days: RetentionDays = 30.0
+    signals_dead_letters_retention_days: RetentionDays = 30.0
+    signals_states_retention_days: RetentionDays = 30.0
 
     #: The consensus service's setting of the same name: part of what made a signal.
     consensus_min_books: int = Field(default=_RULES.model.consensus_min_books, ge=1)
@@ -103,5 +107,4 @@ class Config(ServiceConfig):
             open_streams=self.signals_max_streams,
             heartbeat_seconds=self.signals_heartbeat_seconds,
             stream_seconds=self.signals_stream_seconds,
-            retention=timedelta(days=self.signals_retention_days),
         )

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
@@ -73,7 +73,7 @@ Item = Opened | Truncated | More | Beat | Ended
 
 @dataclass(frozen=True, slots=True)
 class FeedLimits:
-    """How many streams there may be, how they live, and how long the feed remembers."""
+    """How many streams there may be, and how they live."""
 
     open_streams: int = 256
     heartbeat_seconds: float = 15.0
@@ -81,8 +81,6 @@ class FeedLimits:
     stream_seconds: float = 3540.0
     #: How often the table is asked although nobody rang; a notification can be lost with its connection.
     poll_seconds: float = 5.0
-    retention: timedelta = timedelta(days=90)
-    trim_seconds: float = 3600.0
 
 
 class Feed:
@@ -99,11 +97,10 @@ class Feed:
         self._noted_at: datetime | None = None
 
     async def run(self) -> None:
-        """Listens, looks and forgets, until cancelled. A database that is away is waited for, never an end."""
+        """Listens and looks, until cancelled. A database that is away is waited for, never an end."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_again_and_again(self._listen, PAUSE_SECONDS))
             tasks.create_task(_again_and_again(self._look, self._limits.poll_seconds))
-            tasks.create_task(_again_and_again(self._forget, self._limits.trim_seconds))
 
     def drain(self) -> None:
         """Every stream says why and ends; new ones end at once."""
@@ -198,11 +195,6 @@ class Feed:
             self._noted_at = self._received_at
             await self._store.note_received(self._received_at)
         self._reach(await self._store.feed_state())
-
-    async def _forget(self) -> None:
-        trimmed = await self._store.trim(utc_now() - self._limits.retention)
-        if trimmed:
-            log.info("feed_trimmed", signals=trimmed)
 
 
 def _beginning(feed: FeedState, after: Cursor | None) -> Opened | Truncated:

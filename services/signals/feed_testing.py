@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from msgspec.structs import replace
+from sqlalchemy import create_engine
 from stratum.common.v1.market_pb2 import BookQuote, Coverage, EventHeader, MarketKey, Outcome, OutcomePrice
 from stratum.consensus.v1 import market_pb2 as consensus
 from stratum.consensus.v1.events_pb2 import MarketsUpdated, MarketUpdated
@@ -16,8 +17,10 @@ from stratum.consensus.v1.events_pb2 import MarketsUpdated, MarketUpdated
 from services.shared.bus import MARKETS, Bus, Outgoing
 from services.shared.clock import utc_now
 from services.shared.database import Database
+from services.shared.keeping import Run
 from services.signals import model, store, wire
 from services.signals.events import found_signals
+from services.signals.keeping import Signals
 from services.signals.model import (
     BookHolding,
     BookMove,
@@ -121,6 +124,15 @@ async def publish(database: Database, signals: Sequence[DetectedSignal], publish
     """Puts the signals into the feed in one transaction, as the stage does."""
     async with database.begin() as connection:
         await store.write_signals(connection, found_signals(signals), CONFIGURATION, published_at or utc_now())
+
+
+def forget(database: Database, kept_days: float) -> int:
+    """Removes the signals that were published longer ago, as retention does; how many."""
+    engine = create_engine(database.engine.url)
+    with engine.connect() as connection:
+        removed = Signals(kept_days).keep(Run(connection, utc_now())).rows_removed
+    engine.dispose()
+    return removed
 
 
 async def hold_back(database: Database, spans: Sequence[SuppressionRow]) -> None:

@@ -29,11 +29,11 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     Row,
     SmallInteger,
     Table,
     Text,
-    delete,
     func,
     literal,
     select,
@@ -47,6 +47,7 @@ from stratum.common.v1.error_reason_pb2 import ErrorReason
 from stratum.signals.v1 import signal_pb2 as proto
 
 from services.shared.database import Database
+from services.shared.days import DayPartitions, by_day
 from services.shared.errors import NotFound
 from services.shared.identity import EPOCH, hashed_id, milliseconds
 from services.shared.tables import stage_tables
@@ -59,6 +60,7 @@ CHANNEL = "signals_feed"
 
 metadata = MetaData(schema="signals")
 stage = stage_tables(metadata)
+days = DayPartitions(metadata)
 
 signal = Table(
     "signal",
@@ -89,18 +91,19 @@ signal = Table(
     Column("full", LargeBinary, nullable=False),
     # Inputs and steps: a serialized ExplainSignalResponse.
     Column("explanation", LargeBinary, nullable=False),
+    # `page`, in either order; of one event; its part for `collapse`; of a book that is seldom named. The stream and
+    # retention go by the unique position.
     Index("signal_by_score", "composite_score", "feed_position"),
     Index("signal_by_time", "observed_at", "feed_position"),
     Index("signal_of_event", "event_id", "observed_at"),
     Index("signal_of_fact", "fact_id", "fact_rank"),
     Index("signal_books", "books", postgresql_using="gin"),
-    Index("signal_published", "published_at"),
 )
 
 suppression = Table(
     "suppression",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", Text, nullable=False),
     Column("event_id", Text, nullable=False),
     Column("sport_key", Text, nullable=False),
     Column("market", Text, nullable=False),
@@ -112,11 +115,12 @@ suppression = Table(
     Column("count", Integer, nullable=False),
     Column("first_seen_at", DateTime(timezone=True), nullable=False),
     Column("last_seen_at", DateTime(timezone=True), nullable=False),
-    Column("inserted_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    # The list goes by when a span began, which never changes; by its end, rows would jump while a reader pages.
-    Index("suppression_by_time", "first_seen_at", "id"),
+    # The list goes by when a span began, which never changes; by its end, rows would jump while a reader pages. The id
+    # is a hash of the beginning too, so that both together are as unique as it is alone.
+    PrimaryKeyConstraint("first_seen_at", "id"),
+    # The list of an event.
     Index("suppression_of_event", "event_id", "first_seen_at"),
-    Index("suppression_inserted", "inserted_at"),
+    postgresql_partition_by=by_day("first_seen_at"),
 )
 
 #: One row: what the feed is, and how far it goes.
@@ -148,7 +152,7 @@ _KEEP_SPANS = text(
     "CAST(:sport_key AS text[]), CAST(:market AS text[]), CAST(:player AS text[]), CAST(:signal_type AS text[]), "
     "CAST(:direction AS text[]), CAST(:book AS text[]), CAST(:reason AS text[]), CAST(:count AS integer[]), "
     "CAST(:first_seen_at AS timestamptz[]), CAST(:last_seen_at AS timestamptz[])) "
-    "ON CONFLICT (id) DO UPDATE SET count = excluded.count, last_seen_at = excluded.last_seen_at "
+    "ON CONFLICT (first_seen_at, id) DO UPDATE SET count = excluded.count, last_seen_at = excluded.last_seen_at "
     "WHERE excluded.last_seen_at >= held.last_seen_at"
 )
 
@@ -399,6 +403,7 @@ class SignalStore:
             wanted.append(column.first_seen_at < filters.until)
         if behind is not None:
             began = literal(_moment(behind.first_seen_microseconds))
+            wanted.append(column.first_seen_at <= began)  # says the same, and by it the days behind are not visited
             wanted.append(tuple_(column.first_seen_at, column.id) < tuple_(began, literal(behind.id)))
         statement = (
             select(
@@ -437,19 +442,6 @@ class SignalStore:
         async with self._database.begin() as connection:
             await connection.execute(update(feed).values(received_at=later))
 
-    async def trim(self, before: datetime) -> int:
-        """Forgets signals and suppressions published before a time; how many signals went."""
-        async with self._database.begin() as connection:
-            # Positions and times of publishing rise together, so what goes is one stretch from the beginning.
-            oldest_kept = select(func.max(signal.c.feed_position)).where(signal.c.published_at < before)
-            trimmed = (await connection.execute(oldest_kept)).scalar_one()
-            await connection.execute(delete(suppression).where(suppression.c.inserted_at < before))
-            if trimmed is None:
-                return 0
-            await connection.execute(update(feed).values(trimmed_position=trimmed))
-            gone = await connection.execute(delete(signal).where(signal.c.feed_position <= trimmed))
-            return gone.rowcount
-
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[AsyncIterator[int]]:
         """The feed's position, each time it rises, for as long as the connection holds."""
@@ -486,6 +478,7 @@ async def write_suppressions(connection: AsyncConnection, spans: Sequence[Suppre
     if not newest:
         return
     spans = list(newest.values())
+    await days.keep(connection, (span.first_seen_at for span in spans))
     await connection.execute(
         _KEEP_SPANS,
         {

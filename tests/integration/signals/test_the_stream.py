@@ -22,7 +22,7 @@ from services.shared.clock import utc_now
 from services.shared.testing import eventually
 from services.signals import render
 from services.signals.cursor import Cursor
-from services.signals.feed_testing import a_signal, publish
+from services.signals.feed_testing import a_signal, forget, publish
 from services.signals.model import SignalType
 
 WITHIN_SECONDS = 10.0
@@ -217,7 +217,7 @@ async def test_what_retention_took_is_said_and_the_stream_goes_on(served: Any) -
     await publish(served.database, [a_signal("old-1"), a_signal("old-2")], published_at=long_ago)
     await publish(served.database, [a_signal("kept")])
     epoch = (await served.store.feed_state()).epoch
-    assert await served.store.trim(utc_now() - timedelta(days=90)) == 2
+    assert forget(served.database, kept_days=90) == 2
     async with streaming(served, after=f"{epoch}-1") as reader:
         await reader.until(lambda reader: bool(reader.signals))
     assert reader.events[0] == ("truncated", {"reason": "retention", "cursor": f"{epoch}-2"})
@@ -228,7 +228,7 @@ async def test_a_cursor_right_at_what_retention_took_has_missed_nothing(served: 
     await publish(served.database, [a_signal("old")], published_at=utc_now() - timedelta(days=100))
     await publish(served.database, [a_signal("kept")])
     epoch = (await served.store.feed_state()).epoch
-    await served.store.trim(utc_now() - timedelta(days=90))
+    forget(served.database, kept_days=90)
     async with streaming(served, after=f"{epoch}-1") as reader:
         await reader.until(lambda reader: bool(reader.events))
     assert [kind for kind, _ in reader.events] == ["signal"]

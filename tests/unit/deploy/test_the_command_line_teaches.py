@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 
-COMMANDS = ("demo", "replay", "up", "down", "status", "logs", "schema", "simulate")
+COMMANDS = ("demo", "replay", "up", "down", "status", "logs", "schema", "retention", "simulate")
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def test_stopping_nothing_is_no_error(stratum: CliRunner) -> None:
         (["logs"], "stratum up"),
         (["schema"], "--check or --upgrade"),
         (["schema", "--upgrade"], "stratum up"),
+        (["retention"], "stratum up"),
     ],
 )
 def test_what_is_wrong_is_answered_with_what_to_do(stratum: CliRunner, arguments: list[str], hint: str) -> None:

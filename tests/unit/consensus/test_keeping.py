@@ -1,0 +1,44 @@
+"""What consensus still knows of a game that nobody observes any more: how many messages it has led to."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+
+from services.consensus.board import BoardRules, step
+from services.consensus.keeping import forgotten
+from services.consensus.model import EventState
+from services.consensus.testing import NOW, SPREADS, Feed
+
+LINES = {"betmgm": -6.0, "caesars": -6.0, "draftkings": -6.5, "fanduel": -6.5, "pinnacle": -6.0}
+LATER = NOW + timedelta(days=40)
+
+
+def a_game() -> tuple[Feed, EventState]:
+    feed = Feed()
+    feed.board(SPREADS, LINES)
+    return feed, step(step(EventState(), feed.observe(), BoardRules()).state, feed.observe(), BoardRules()).state
+
+
+def test_a_game_that_nobody_observes_any_more_keeps_its_count_and_nothing_else() -> None:
+    _, state = a_game()
+    stub = forgotten(msgspec.msgpack.encode(state), LATER)
+    assert stub is not None
+    assert msgspec.msgpack.decode(stub, type=EventState) == EventState(revision=2)
+    assert forgotten(stub, LATER) is None
+
+
+def test_a_game_that_was_observed_since_is_remembered() -> None:
+    _, state = a_game()
+    assert forgotten(msgspec.msgpack.encode(state), NOW) is None
+
+
+def test_a_game_that_returns_has_all_its_markets_and_goes_on_counting() -> None:
+    feed, state = a_game()
+    stub = forgotten(msgspec.msgpack.encode(state), LATER)
+    assert stub is not None
+    back = step(msgspec.msgpack.decode(stub, type=EventState), feed.observe(keyframe=True), BoardRules())
+    assert back.state.revision == 3
+    assert back.published == (SPREADS,)
+    assert len(back.quote_points) == len(LINES)
