@@ -54,13 +54,15 @@ def quarantine(books: Iterable[pb.QuarantinedBook], decisions: Iterable[pb.BookD
     """The keys that nobody has admitted, the busiest first."""
     kept = in_force(decisions)
     table = Table(title="in quarantine: counted, and used for nothing", title_justify="left")
-    for heading in ("key", "title", "quotes", "first seen", "last seen", "sports", "markets"):
+    told = ("key", "title", "quotes", "first seen", "last seen", "sports", "markets", "from the others", "repeats")
+    for heading in told:
         table.add_column(heading, justify="right" if heading == "quotes" else "left")
     for book in sorted(books, key=lambda one: (-one.quotes, one.book)):
         if book.book not in kept:
             first, last = _shown(book.first_seen_at), _shown(book.last_seen_at)
-            sports, markets = ", ".join(book.sports), ", ".join(book.markets)
-            table.add_row(book.book, book.title, f"{book.quotes:,}", first, last, sports, markets)
+            names = (", ".join(book.sports), ", ".join(book.markets))
+            compared = (_distance(book.comparison), _closest(book.comparison))
+            table.add_row(book.book, book.title, f"{book.quotes:,}", first, last, *names, *compared)
     return table
 
 
@@ -100,12 +102,31 @@ def sentences(answer: pb.AdmitBookResponse | pb.WithdrawBookResponse) -> list[st
         f"Revision {decision.revision}: {decision.book} {after}, for observations from "
         f"{_shown(decision.effective_from, 'milliseconds')} on."
     ]
-    seconds = (decision.effective_from.ToNanoseconds(), answer.newest_observation.ToNanoseconds())
-    if answer.HasField("newest_observation") and seconds[0] <= seconds[1]:
+    effective, newest = (stamp.ToNanoseconds() for stamp in (decision.effective_from, answer.newest_observation))
+    if answer.HasField("newest_observation") and effective <= newest:
         said.append(
             f"What was observed up to {_shown(answer.newest_observation)} was read without it and stays as it is."
         )
     return said
+
+
+def _distance(comparison: pb.BookComparison) -> str:
+    """How far its prices stand from the middle of the others, market by market."""
+    parts = []
+    if comparison.HasField("spread_points"):
+        parts.append(f"spreads {comparison.spread_points:.3g} pt")
+    if comparison.HasField("total_points"):
+        parts.append(f"totals {comparison.total_points:.3g} pt")
+    if comparison.HasField("h2h_probability"):
+        parts.append(f"h2h {100.0 * comparison.h2h_probability:.2g} pp")
+    return ", ".join(parts)
+
+
+def _closest(comparison: pb.BookComparison) -> str:
+    """The book that says the same most often."""
+    if not comparison.HasField("closest_book"):
+        return ""
+    return f"{comparison.closest_book} {comparison.closest_share:.0%}"
 
 
 async def _asked(call: Callable[..., Any], request: object, address: str) -> Any:

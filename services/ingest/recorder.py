@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import prometheus_client
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.ingest import health, store, wire
 from services.ingest.bookmakers import Books, Decision, books_at
 from services.ingest.changes import EventState, Observation, Poll, is_believable, observe_poll
+from services.ingest.comparison import Comparison, compare
 from services.ingest.health import SportHealth
 from services.ingest.normalize import normalize
 from services.ingest.provider import Quota
@@ -35,6 +36,8 @@ rejected_total = prometheus_client.Counter(
 )
 
 EMPTY_BODY = "empty_body"
+#: Books in quarantine are compared with the others once in so much event time: an answer has to be read again for it.
+COMPARE_EVERY = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class Recorder:
         self._loaded: set[str] = set()
         #: The decisions about books as the last transaction found them.
         self._decisions: list[Decision] = []
+        #: By sport, when its books in quarantine were last compared with the others.
+        self._compared: dict[str, datetime] = {}
         #: One transaction at a time: a renewal must not wait for the row that our own batch has locked.
         self._turn = asyncio.Lock()
 
@@ -87,12 +92,12 @@ class Recorder:
                 believed.append(is_believable(states.values(), poll))
                 if believed[-1]:
                     told.extend(_apply(states, rows, poll, answered.quota))
-            newest = {poll.sport_key: poll for poll in _kept(batch, believed) if poll.whole}
-            for sport_key, poll in newest.items():
-                changed = health.changed_books(told, poll.observed_at)
-                rows.books[sport_key] = health.observe_books(
-                    await store.load_books(connection, [sport_key]), poll, changed
-                )
+            newest = {answered.poll.sport_key: answered for answered in _kept(batch, believed) if answered.poll.whole}
+            for sport_key, answered in newest.items():
+                before = await store.load_books(connection, [sport_key])
+                changed = health.changed_books(told, answered.poll.observed_at)
+                rows.books[sport_key] = health.observe_books(before, answered.poll, changed)
+                rows.comparisons.extend(self._compare(answered))
             await store.write(connection, rows)
             await self._note_health(connection, batch, believed)
             await self._outbox.add(connection, [wire.outgoing(observation) for observation in told])
@@ -108,6 +113,19 @@ class Recorder:
     def books_at(self, moment: datetime) -> Books:
         """Who counts as a bookmaker at a time, as far as is known here; a poll that is kept is read by what holds."""
         return books_at(self._decisions, moment)
+
+    def _compare(self, answered: Answered) -> list[Comparison]:
+        """Now and then, how the books in quarantine compare with the others. A walk through the past does without."""
+        poll = answered.poll
+        strangers = frozenset(book.book for book in poll.seen.quarantined)
+        last = self._compared.get(poll.sport_key)
+        due = last is None or poll.observed_at - last >= COMPARE_EVERY
+        if not strangers or not due or self._rate == 0.0:
+            return []
+        self._compared[poll.sport_key] = poll.observed_at
+        admitted = {**self.books_at(poll.observed_at).admitted, **{book: book for book in strangers}}
+        books = Books(poll.seen.books_revision, admitted)
+        return compare(normalize(answered.body, poll.sport_key, books=books), strangers, poll.observed_at)
 
     async def note_failure(self, poll: Poll, kind: str) -> None:
         """A poll failed; `poll` says when it would have been and of what. Nobody dies of it."""
@@ -193,8 +211,8 @@ def _asking(poll: Poll, requested: frozenset[str]) -> Poll:
     return replace(poll, keyframes=poll.keyframes | requested) if requested else poll
 
 
-def _kept(batch: Sequence[Answered], believed: Sequence[bool]) -> list[Poll]:
-    return [answered.poll for answered, good in zip(batch, believed, strict=True) if good]
+def _kept(batch: Sequence[Answered], believed: Sequence[bool]) -> list[Answered]:
+    return [answered for answered, good in zip(batch, believed, strict=True) if good]
 
 
 def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) -> list[Observation]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 
 import msgspec
@@ -18,6 +18,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    RowMapping,
     Table,
     Text,
     TextClause,
@@ -35,6 +36,7 @@ from stratum.common.v1.error_reason_pb2 import ErrorReason
 
 from services.ingest.bookmakers import AskedDecision, Decision, DecisionRefused, effective_from
 from services.ingest.changes import Disappearance, EventState, Snapshot
+from services.ingest.comparison import Comparison
 from services.ingest.health import BookHealth, SportHealth
 from services.ingest.normalize import SeenBook
 from services.shared.bus import partition_of
@@ -108,6 +110,14 @@ quarantined_books = Table(
     Column("quotes", BigInteger, nullable=False),
     Column("sports", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("markets", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    #: The newest comparison with the books that count, as `comparison.Comparison` has it.
+    Column("compared_at", _MOMENT),
+    Column("compared_quotes", Integer, nullable=False, server_default=text("0")),
+    Column("spread_points", Double),
+    Column("total_points", Double),
+    Column("h2h_probability", Double),
+    Column("closest_book", Text, nullable=False, server_default=text("''")),
+    Column("closest_share", Double),
 )
 #: What operators have decided about books, and the record of who did and why: the service's role may only add to it.
 book_decisions = Table(
@@ -216,6 +226,7 @@ poller_lease = Table(
 _LEASE = "poller"
 #: A key that nobody has admitted names no more markets than these: what a stranger sends has to have an end.
 MARKETS_NAMED = 64
+_COMPARED = tuple(column.name for column in fields(Comparison) if column.name != "book")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(EventState)
 _dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves the constructor untyped
@@ -274,6 +285,8 @@ class QuarantinedBook:
     sports: Sequence[str] = ()
     #: At most `MARKETS_NAMED` of them, by key.
     markets: Sequence[str] = ()
+    #: None before the first comparison.
+    comparison: Comparison | None = None
 
 
 @dataclass(slots=True)
@@ -289,6 +302,7 @@ class Rows:
     polls: list[PollRow] = field(default_factory=list)
     #: With the sport and the time of the poll.
     quarantined: list[tuple[SeenBook, str, datetime]] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
     #: By sport, name and reason.
     tallies: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     books: dict[str, tuple[BookHealth, ...]] = field(default_factory=dict)
@@ -402,6 +416,11 @@ async def write(connection: AsyncConnection, rows: Rows) -> None:
                 },
             )
         )
+    for comparison in rows.comparisons:
+        values = {name: value for name, value in asdict(comparison).items() if name != "book"}
+        await connection.execute(
+            update(quarantined_books).where(quarantined_books.c.book == comparison.book).values(values)
+        )
     for sport_key, books in rows.books.items():
         await connection.execute(delete(book_health).where(book_health.c.sport_key == sport_key))
         await _insert(connection, _BOOKS, books)
@@ -489,7 +508,14 @@ async def load_books(connection: AsyncConnection, sport_keys: Sequence[str]) -> 
 async def load_quarantined(connection: AsyncConnection) -> list[QuarantinedBook]:
     """The quarantined books, by key."""
     rows = (await connection.execute(select(quarantined_books).order_by(quarantined_books.c.book))).mappings()
-    return [QuarantinedBook(**row) for row in rows]
+    return [_quarantined(row) for row in rows]
+
+
+def _quarantined(row: RowMapping) -> QuarantinedBook:
+    given = {name: row[name] for name in _COMPARED}
+    own = {name: value for name, value in row.items() if name not in _COMPARED}
+    comparison = None if row["compared_at"] is None else Comparison(book=row["book"], **given)
+    return QuarantinedBook(**own, comparison=comparison)
 
 
 async def load_decisions(connection: AsyncConnection) -> list[Decision]:

@@ -13,6 +13,7 @@ from stratum.ingest.v1 import ingest_service_pb2 as pb
 
 from services.ingest.bookmakers import AskedDecision, Decision
 from services.ingest.changes import Coverage, HeldOutcome, Observation
+from services.ingest.comparison import Comparison
 from services.ingest.health import BookHealth, Judgement, ReasonKind, SportHealth, Status, changed_share
 from services.ingest.normalize import KEY
 from services.ingest.store import QuarantinedBook
@@ -191,6 +192,19 @@ def quarantined_book(book: QuarantinedBook) -> pb.QuarantinedBook:
         quotes=min(book.quotes, LARGEST_COUNT),
         sports=book.sports,
         markets=book.markets,
+        comparison=None if book.comparison is None else _comparison(book.comparison),
+    )
+
+
+def _comparison(comparison: Comparison) -> pb.BookComparison:
+    return pb.BookComparison(
+        compared_at=timestamp(comparison.compared_at),
+        compared_quotes=comparison.compared_quotes,
+        spread_points=comparison.spread_points,
+        total_points=comparison.total_points,
+        h2h_probability=comparison.h2h_probability,
+        closest_book=comparison.closest_book or None,
+        closest_share=comparison.closest_share,
     )
 
 

@@ -1,4 +1,4 @@
-"""An outage of the feed through the real stages: health says so while it lasts, and nothing is concluded from it after."""
+"""An outage of the feed through the real stages: health says so while it lasts, and nothing is concluded from it."""
 
 from __future__ import annotations
 

@@ -24,13 +24,24 @@ BOOK_HEALTH = (
     ("recent_changes", sa.Double, sa.text("0")),
 )
 
+COMPARISON = (
+    ("compared_at", MOMENT, None),
+    ("compared_quotes", sa.Integer, sa.text("0")),
+    ("spread_points", sa.Double, None),
+    ("total_points", sa.Double, None),
+    ("h2h_probability", sa.Double, None),
+    ("closest_book", sa.Text, sa.text("''")),
+    ("closest_share", sa.Double, None),
+)
+
 
 def upgrade() -> None:
     """Adds columns with defaults, so that yesterday's code goes on writing, and the log that is only written to."""
     op.add_column("feed_health", sa.Column("failed_at", MOMENT), schema=SCHEMA)
-    for name, kind, default in BOOK_HEALTH:
-        column = sa.Column(name, kind, nullable=default is None, server_default=default)
-        op.add_column("book_health", column, schema=SCHEMA)
+    for table, columns in (("book_health", BOOK_HEALTH), ("quarantined_books", COMPARISON)):
+        for name, kind, default in columns:
+            column = sa.Column(name, kind, nullable=default is None, server_default=default)
+            op.add_column(table, column, schema=SCHEMA)
     op.add_column(
         "polls", sa.Column("books_revision", sa.Integer, nullable=False, server_default=sa.text("0")), schema=SCHEMA
     )
@@ -61,6 +72,7 @@ def downgrade() -> None:
     for name in ("sports", "markets"):
         op.drop_column("quarantined_books", name, schema=SCHEMA)
     op.drop_column("polls", "books_revision", schema=SCHEMA)
-    for name, _, _ in BOOK_HEALTH:
-        op.drop_column("book_health", name, schema=SCHEMA)
+    for table, columns in (("quarantined_books", COMPARISON), ("book_health", BOOK_HEALTH)):
+        for name, _, _ in columns:
+            op.drop_column(table, name, schema=SCHEMA)
     op.drop_column("feed_health", "failed_at", schema=SCHEMA)

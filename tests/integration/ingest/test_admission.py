@@ -190,3 +190,12 @@ async def test_quarantine_says_where_a_key_was_seen_and_what_it_quotes(api: Inge
     assert (book.book, book.quotes, list(book.sports)) == ("newbook", 4, [SPORT])
     assert list(book.markets) == ["h2h", "spreads", "totals"]
     assert (book.first_seen_at, book.last_seen_at) == (wire.timestamp(START), wire.timestamp(START + minutes(1)))
+
+
+async def test_quarantine_says_how_a_key_compares_with_the_books_that_count(api: IngestApi, recorder: Recorder) -> None:
+    others = [a_book(book, spreads(-5.5)) for book in ("draftkings", "fanduel", "betmgm")]
+    for number in range(2):
+        await recorder.record([a_poll(START + minutes(number), [an_event(*others, a_book("newbook", spreads(-6.5)))])])
+    (book,) = (await api.ListQuarantinedBooks(pb.ListQuarantinedBooksRequest(), NO_CONTEXT)).books
+    assert (book.comparison.compared_at, book.comparison.spread_points) == (wire.timestamp(START), 1.0)
+    assert not book.comparison.HasField("h2h_probability")

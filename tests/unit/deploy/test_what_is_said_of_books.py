@@ -57,6 +57,17 @@ def test_a_key_is_in_quarantine_until_it_is_admitted_and_after_it_is_withdrawn()
     assert all(word in shown(books.log(decisions)) for word in ("fanduel", "quarantined", "ann", "it is real"))
 
 
+def test_how_a_key_compares_with_the_others_is_shown_beside_it() -> None:
+    comparison = pb.BookComparison(
+        spread_points=0.25, h2h_probability=0.0042, closest_book="lowvig", closest_share=0.99
+    )
+    book = pb.QuarantinedBook(book="stranger", comparison=comparison)
+    row = shown(books.quarantine([book, pb.QuarantinedBook(book="silent")], []))
+    assert "spreads 0.25 pt, h2h 0.42 pp" in row
+    assert "lowvig 99%" in row
+    assert "totals" not in row
+
+
 def test_what_was_decided_is_said_with_its_moment() -> None:
     answer = pb.AdmitBookResponse(
         decision=a_decision(1, "newbook", "", "newbook", NOON + timedelta(milliseconds=1)), newest_observation=at(NOON)

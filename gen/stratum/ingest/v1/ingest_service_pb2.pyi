@@ -428,6 +428,7 @@ class QuarantinedBook(_message.Message):
     QUOTES_FIELD_NUMBER: _builtins.int
     SPORTS_FIELD_NUMBER: _builtins.int
     MARKETS_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
     book: _builtins.str
     title: _builtins.str
     quotes: _builtins.int
@@ -443,6 +444,10 @@ class QuarantinedBook(_message.Message):
     def markets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of the markets that it quoted, those that Stratum reads, by key; 64 at most."""
 
+    @_builtins.property
+    def comparison(self) -> Global___BookComparison:
+        """How its prices compare with the books that count; absent before the first comparison."""
+
     def __init__(
         self,
         *,
@@ -453,14 +458,80 @@ class QuarantinedBook(_message.Message):
         quotes: _builtins.int = ...,
         sports: _abc.Iterable[_builtins.str] | None = ...,
         markets: _abc.Iterable[_builtins.str] | None = ...,
+        comparison: Global___BookComparison | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_comparison", b"_comparison", "comparison", b"comparison", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "markets", b"markets", "quotes", b"quotes", "sports", b"sports", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_comparison", b"_comparison", "book", b"book", "comparison", b"comparison", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "markets", b"markets", "quotes", b"quotes", "sports", b"sports", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__comparison: _TypeAlias = _typing.Literal["comparison"]  # noqa: Y015
+    _WhichOneofArgType__comparison: _TypeAlias = _typing.Literal["_comparison", b"_comparison"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__comparison) -> _WhichOneofReturnType__comparison | None: ...
 
 Global___QuarantinedBook: _TypeAlias = QuarantinedBook  # noqa: Y015
+
+@_typing.final
+class BookComparison(_message.Message):
+    """A quarantined book against the books that count, in one answer of the provider, over games that are still to come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARED_AT_FIELD_NUMBER: _builtins.int
+    COMPARED_QUOTES_FIELD_NUMBER: _builtins.int
+    SPREAD_POINTS_FIELD_NUMBER: _builtins.int
+    TOTAL_POINTS_FIELD_NUMBER: _builtins.int
+    H2H_PROBABILITY_FIELD_NUMBER: _builtins.int
+    CLOSEST_BOOK_FIELD_NUMBER: _builtins.int
+    CLOSEST_SHARE_FIELD_NUMBER: _builtins.int
+    compared_quotes: _builtins.int
+    """Its quotes that at least three books that count quote too."""
+    spread_points: _builtins.float
+    """Median distance from the others' median, of lines in points; absent where nothing could be compared."""
+    total_points: _builtins.float
+    h2h_probability: _builtins.float
+    """The same of the home team's fair probability."""
+    closest_book: _builtins.str
+    """The book that quotes the same line at the same prices most often, and the share of the quotes; absent where none does."""
+    closest_share: _builtins.float
+    @_builtins.property
+    def compared_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        compared_at: _timestamp_pb2.Timestamp | None = ...,
+        compared_quotes: _builtins.int = ...,
+        spread_points: _builtins.float | None = ...,
+        total_points: _builtins.float | None = ...,
+        h2h_probability: _builtins.float | None = ...,
+        closest_book: _builtins.str | None = ...,
+        closest_share: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_closest_book", b"_closest_book", "_closest_share", b"_closest_share", "_h2h_probability", b"_h2h_probability", "_spread_points", b"_spread_points", "_total_points", b"_total_points", "closest_book", b"closest_book", "closest_share", b"closest_share", "compared_at", b"compared_at", "h2h_probability", b"h2h_probability", "spread_points", b"spread_points", "total_points", b"total_points"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_closest_book", b"_closest_book", "_closest_share", b"_closest_share", "_h2h_probability", b"_h2h_probability", "_spread_points", b"_spread_points", "_total_points", b"_total_points", "closest_book", b"closest_book", "closest_share", b"closest_share", "compared_at", b"compared_at", "compared_quotes", b"compared_quotes", "h2h_probability", b"h2h_probability", "spread_points", b"spread_points", "total_points", b"total_points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__closest_book: _TypeAlias = _typing.Literal["closest_book"]  # noqa: Y015
+    _WhichOneofArgType__closest_book: _TypeAlias = _typing.Literal["_closest_book", b"_closest_book"]  # noqa: Y015
+    _WhichOneofReturnType__closest_share: _TypeAlias = _typing.Literal["closest_share"]  # noqa: Y015
+    _WhichOneofArgType__closest_share: _TypeAlias = _typing.Literal["_closest_share", b"_closest_share"]  # noqa: Y015
+    _WhichOneofReturnType__h2h_probability: _TypeAlias = _typing.Literal["h2h_probability"]  # noqa: Y015
+    _WhichOneofArgType__h2h_probability: _TypeAlias = _typing.Literal["_h2h_probability", b"_h2h_probability"]  # noqa: Y015
+    _WhichOneofReturnType__spread_points: _TypeAlias = _typing.Literal["spread_points"]  # noqa: Y015
+    _WhichOneofArgType__spread_points: _TypeAlias = _typing.Literal["_spread_points", b"_spread_points"]  # noqa: Y015
+    _WhichOneofReturnType__total_points: _TypeAlias = _typing.Literal["total_points"]  # noqa: Y015
+    _WhichOneofArgType__total_points: _TypeAlias = _typing.Literal["_total_points", b"_total_points"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__closest_book) -> _WhichOneofReturnType__closest_book | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__closest_share) -> _WhichOneofReturnType__closest_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__h2h_probability) -> _WhichOneofReturnType__h2h_probability | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__spread_points) -> _WhichOneofReturnType__spread_points | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_points) -> _WhichOneofReturnType__total_points | None: ...
+
+Global___BookComparison: _TypeAlias = BookComparison  # noqa: Y015
 
 @_typing.final
 class ListBookDecisionsRequest(_message.Message):
