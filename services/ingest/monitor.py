@@ -1,4 +1,4 @@
-"""Shows how the feeds are doing as metrics, judged when they are read, and says in the log when a feed's word changes.
+"""Shows how the feeds are doing as metrics, and says in the log when the word for one changes.
 
 Every replica shows the same, whichever of them polls: it is what the tables say. Labels hold few values: sports that
 are polled, books that are admitted, and of those that are not the `NAMED_BOOKS` with the most quotes.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import NoReturn
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -26,6 +27,8 @@ from services.shared.logging import logger
 log = logger(__name__)
 
 LOOK_EVERY_SECONDS = 5.0
+#: Looks that fail for this long are no looks.
+BLIND_AFTER = timedelta(seconds=3 * LOOK_EVERY_SECONDS)
 #: Quarantined keys that are counted by name; the others together are `other`, because strangers choose their keys.
 NAMED_BOOKS = 20
 OTHER = "other"
@@ -34,7 +37,7 @@ Metric = GaugeMetricFamily | CounterMetricFamily
 
 
 class Monitor(Collector):
-    """Looks at the tables now and then; what it saw last is judged whenever somebody reads the metrics."""
+    """Looks at the tables every few seconds, and shows what it saw last."""
 
     def __init__(
         self, database: Database, polled_sports: Sequence[str], registry: CollectorRegistry = REGISTRY
@@ -47,9 +50,10 @@ class Monitor(Collector):
         self._quarantined: list[QuarantinedBook] = []
         self._books_revision = 0
         self._told: dict[str, Status] = {}
+        self._looked_at = utc_now()
 
     async def run(self) -> NoReturn:
-        """Never returns. While the database is away the metrics go on ageing what was seen last."""
+        """Never returns. While the database is away, what was seen last grows old."""
         self._registry.register(self)
         try:
             while True:
@@ -67,6 +71,7 @@ class Monitor(Collector):
             self._feeds = await store.load_health(connection, (), self._polled)
             self._quarantined = await store.load_quarantined(connection)
             self._books_revision = books_at(await store.load_decisions(connection)).revision
+        self._looked_at = utc_now()
         for feed, judged in self._judged():
             if self._told.get(feed.sport_key, Status.OK) is not judged.status:
                 say = log.info if judged.status in (Status.OK, Status.IDLE) else log.warning
@@ -86,8 +91,10 @@ class Monitor(Collector):
         yield from self._of_quarantine()
 
     def _judged(self) -> list[tuple[SportHealth, Judgement]]:
+        # As of the newest look; where looking itself has failed for a while, what was seen last grows old.
         now = utc_now()
-        return [(feed, judge(feed, feed.sport_key in self._polled, now)) for feed in self._feeds]
+        moment = self._looked_at if now - self._looked_at < BLIND_AFTER else now
+        return [(feed, judge(feed, feed.sport_key in self._polled, moment)) for feed in self._feeds]
 
     def _of_quarantine(self) -> Iterator[Metric]:
         by_quotes = sorted(self._quarantined, key=lambda book: (-book.quotes, book.book))

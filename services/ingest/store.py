@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 
 import msgspec
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -31,16 +32,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 
-from services.ingest.bookmakers import AskedDecision, Decision, DecisionRefused, effective_from
+from services.ingest.bookmakers import AskedDecision, Decision, DecisionRefused, books_at, effective_from
 from services.ingest.changes import Disappearance, EventState, Snapshot
 from services.ingest.comparison import Comparison
 from services.ingest.health import BookHealth, SportHealth
 from services.ingest.normalize import SeenBook
 from services.shared.bus import partition_of
-from services.shared.errors import InvalidArgument
+from services.shared.errors import InvalidArgument, Unavailable
 from services.shared.tables import stage_tables
 
 metadata = MetaData(schema="ingest")
@@ -506,9 +508,10 @@ async def load_books(connection: AsyncConnection, sport_keys: Sequence[str]) -> 
 
 
 async def load_quarantined(connection: AsyncConnection) -> list[QuarantinedBook]:
-    """The quarantined books, by key."""
+    """The quarantined books, by key: what was counted under a key that has been admitted since is not among them."""
+    books = books_at(await load_decisions(connection))
     rows = (await connection.execute(select(quarantined_books).order_by(quarantined_books.c.book))).mappings()
-    return [_quarantined(row) for row in rows]
+    return [_quarantined(row) for row in rows if books.canonical(row["book"]) is None]
 
 
 def _quarantined(row: RowMapping) -> QuarantinedBook:
@@ -540,9 +543,15 @@ async def decide(
 
     By itself it takes effect behind everything that was observed: while it is made no poll is being kept, and every
     poll that is kept later reads the log first. So no observation is read otherwise than the log says.
-    Raises InvalidArgument when it cannot be taken.
+    Raises InvalidArgument when it cannot be taken, and Unavailable when the poll that it waits for does not end.
     """
-    await connection.execute(text("LOCK TABLE ingest.poller_lease IN SHARE ROW EXCLUSIVE MODE"))
+    try:
+        await connection.execute(text("LOCK TABLE ingest.poller_lease IN SHARE ROW EXCLUSIVE MODE"))
+    except DBAPIError as error:
+        if isinstance(error.orig, LockNotAvailable):
+            told = "a poll is being kept, which takes long: nothing was decided, ask again in a moment"
+            raise Unavailable(ErrorReason.UNAVAILABLE, told) from None
+        raise
     decisions = await load_decisions(connection)
     try:
         before, after = change(decisions)

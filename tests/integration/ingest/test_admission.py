@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from stratum.ingest.v1 import ingest_service_pb2 as pb
@@ -23,8 +24,9 @@ from services.ingest.provider import OddsApi, Quota, open_session
 from services.ingest.recorder import Answered, Recorder
 from services.ingest.testing import SPORT, START, FakeProvider, a_book, an_event, minutes, moneyline, spreads
 from services.shared.bus import OBSERVATIONS, Bus
-from services.shared.database import Database
-from services.shared.errors import InvalidArgument
+from services.shared.config import ServiceConfig
+from services.shared.database import Database, open_database
+from services.shared.errors import InvalidArgument, Unavailable
 from services.shared.outbox import Outbox
 from services.shared.testing import eventually, settings, stored
 
@@ -93,6 +95,7 @@ async def test_an_admitted_book_counts_from_the_next_observation_on_though_that_
     ]
     assert await column(database, "SELECT books_revision FROM ingest.polls ORDER BY observed_at") == [0, 1]
     assert recorder.books_at(START + minutes(2)).canonical("newbook") == "newbook"
+    assert (await api.ListQuarantinedBooks(pb.ListQuarantinedBooksRequest(), NO_CONTEXT)).books == []
 
 
 async def test_a_withdrawn_book_is_gone_with_the_next_observation(
@@ -131,6 +134,21 @@ async def test_a_decision_waits_for_the_poll_that_is_being_kept_and_takes_effect
 
     await recorder.record([a_poll(START)], while_it_is_kept)
     assert (await deciding[0]).effective_from == wire.timestamp(START + TICK)
+
+
+async def test_a_decision_that_waits_too_long_says_so_and_leaves_nothing(
+    database: Database, recorder: Recorder, api: IngestApi
+) -> None:
+    url = SecretStr(database.engine.url.render_as_string(hide_password=False))
+    impatient = ServiceConfig(database_url=url, database_lock_timeout_seconds=0.1)
+
+    async def while_it_is_kept(_connection: object) -> None:
+        async with open_database(impatient) as another:
+            with pytest.raises(Unavailable, match="ask again"):
+                await admit(IngestApi(another, (SPORT,), polls=True))
+
+    await recorder.record([a_poll(START)], while_it_is_kept)
+    assert (await api.ListBookDecisions(pb.ListBookDecisionsRequest(), NO_CONTEXT)).decisions == []
 
 
 @pytest.mark.parametrize("batch", [1, 16])

@@ -13,6 +13,7 @@ from services.ingest.poller import acquire
 from services.ingest.provider import Quota
 from services.ingest.recorder import Answered, Recorder
 from services.ingest.testing import SPORT, START, a_book, an_event, minutes, spreads
+from services.shared.clock import utc_now
 from services.shared.database import Database
 from services.shared.outbox import Outbox
 
@@ -66,6 +67,17 @@ async def test_a_feed_and_its_books_are_shown_as_they_are_judged(database: Datab
     age = value(registry, "book_reading_age_seconds", sport_key=SPORT, book="draftkings")
     assert age is not None
     assert age >= 60.0
+
+
+@pytest.mark.parametrize(("minutes_blind", "status"), [(0.1, "OK"), (2.5, "LATE"), (10, "STALE")])
+async def test_while_it_cannot_look_what_it_saw_last_grows_old(
+    database: Database, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, minutes_blind: float, status: str
+) -> None:
+    await recorder.record([a_poll(0, "draftkings")])
+    registry = await seen(database)
+    later = utc_now() + minutes(minutes_blind)
+    monkeypatch.setattr("services.ingest.monitor.utc_now", lambda: later)
+    assert value(registry, "feed_status", sport_key=SPORT, status=status) == 1.0
 
 
 async def test_a_failure_is_remembered_after_the_next_success(database: Database, recorder: Recorder) -> None:
