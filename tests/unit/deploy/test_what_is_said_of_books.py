@@ -32,7 +32,7 @@ def a_decision(revision: int, book: str, before: str, after: str, effective_from
 
 
 def shown(table: Table) -> str:
-    console = Console(width=200)
+    console = Console(width=240)
     with console.capture() as captured:
         console.print(table)
     return captured.get()
@@ -64,7 +64,7 @@ def test_how_a_key_compares_with_the_others_is_shown_beside_it() -> None:
     book = pb.QuarantinedBook(book="stranger", comparison=comparison)
     row = shown(books.quarantine([book, pb.QuarantinedBook(book="silent")], []))
     assert "spreads 0.25 pt, h2h 0.42 pp" in row
-    assert "lowvig 100%" in row
+    assert "lowvig 99%" in row
     assert "totals" not in row
 
 
