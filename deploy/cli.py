@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -26,6 +27,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
+from deploy import books as bookmakers
 from deploy import demo as demonstration
 from deploy import profiles, retention, schema
 from deploy.children import cpu_seconds
@@ -40,6 +42,7 @@ from deploy.simulator import calibration
 from deploy.simulator.server import opened_now
 from deploy.stack import Live, Market, Recorded, Simulated, Stack, StackFailedError, StackSettings
 from gateway.envoy import NOTICE
+from services.ingest.normalize import read_time
 from services.shared.clock import utc_now
 from services.shared.config import ConfigurationError
 from services.shared.logging import configure_logging
@@ -69,6 +72,24 @@ app = typer.Typer(
 HomeOption = Annotated[
     Path,
     typer.Option("--home", envvar="STRATUM_HOME", help="Where data, logs and secrets are kept.", show_default=True),
+]
+IngestOption = Annotated[
+    str | None,
+    typer.Option("--ingest", metavar="HOST:PORT", help="Where ingest answers. By default that of the running stack."),
+]
+KeyArgument = Annotated[
+    str, typer.Argument(metavar="KEY", help="The provider's key of the book, as `stratum books` shows it.")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why. It is kept in the log.")]
+ActorOption = Annotated[str, typer.Option("--by", envvar="USER", help="Who decides. It is kept in the log.")]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="TIME",
+        help="From which observation on, such as 2026-11-26T18:00:00Z. By default the next one. What is stored is not "
+        "read again.",
+    ),
 ]
 PortBaseOption = Annotated[
     int | None,
@@ -368,6 +389,98 @@ def simulate(
     _run(_simulate(port, seed, speed))
 
 
+books = typer.Typer(
+    help="Bookmakers that the provider names and the code does not know: see them, admit one, withdraw it.\n\n"
+    "Alone it lists them.\n\nExample: `stratum books`, then `stratum books admit newbook --reason 'licensed in NJ'`",
+    invoke_without_command=True,
+    rich_markup_mode="markdown",
+)
+app.add_typer(books, name="books")
+
+
+@books.callback()
+def list_books(context: typer.Context, home: HomeOption = DEFAULT_HOME, ingest: IngestOption = None) -> None:
+    """Lists them, unless a command follows."""
+    sources = {name: context.get_parameter_source(name) for name in ("home", "ingest")}
+    told = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if context.invoked_subcommand is not None and told:
+        _refuse(f"give --{told[0]} behind {context.invoked_subcommand}, which would not hear of it here.")
+    if context.invoked_subcommand is None:
+        quarantined, decisions = _run(bookmakers.listed(_ingest_address(home, ingest)))
+        console.print(bookmakers.quarantine(quarantined, decisions))
+        console.print(bookmakers.admissions(decisions))
+        console.print("Admit one: `stratum books admit KEY --reason …`; who decided what: `stratum books log`.")
+
+
+@books.command("admit")
+def admit_book(
+    key: KeyArgument,
+    reason: ReasonOption,
+    actor: ActorOption,
+    known_as: Annotated[
+        str, typer.Option("--as", metavar="KEY", help="The book that it is another name of. By default it is its own.")
+    ] = "",
+    effective_from: FromOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    ingest: IngestOption = None,
+) -> None:
+    """Let a quarantined book count, from the next observation on, without a restart.
+
+    Example: `stratum books admit draftkings_nj --as draftkings --reason 'the same lines under a state key'`
+    """
+    moment = _moment(effective_from)
+    work = bookmakers.admitted(_ingest_address(home, ingest), key, known_as, reason, actor, moment)
+    for sentence in bookmakers.sentences(_run(work)):
+        console.print(sentence, soft_wrap=True)
+
+
+@books.command("withdraw")
+def withdraw_book(
+    key: KeyArgument,
+    reason: ReasonOption,
+    actor: ActorOption,
+    effective_from: FromOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    ingest: IngestOption = None,
+) -> None:
+    """Put an admitted book back into quarantine: from the next observation on its quotes are gone.
+
+    Example: `stratum books withdraw newbook --reason 'it copies another book'`
+    """
+    moment = _moment(effective_from)
+    work = bookmakers.withdrawn(_ingest_address(home, ingest), key, reason, actor, moment)
+    for sentence in bookmakers.sentences(_run(work)):
+        console.print(sentence, soft_wrap=True)
+
+
+@books.command("log")
+def log_of_books(home: HomeOption = DEFAULT_HOME, ingest: IngestOption = None) -> None:
+    """Who admitted and withdrew which book, when and why, oldest first.
+
+    Example: `stratum books log`
+    """
+    _, decisions = _run(bookmakers.listed(_ingest_address(home, ingest)))
+    console.print(bookmakers.log(decisions))
+
+
+def _ingest_address(home: Path, told: str | None) -> str:
+    if told is not None:
+        return told
+    living = Home(home.absolute()).living()
+    if living is None:
+        _refuse(f"nothing runs in {home}. Start it with `stratum up`, or say with --ingest where ingest answers.")
+    return f"127.0.0.1:{living.ports.ingest}"
+
+
+def _moment(told: str | None) -> datetime | None:
+    if told is None:
+        return None
+    moment = read_time(told)
+    if moment is None:
+        _refuse(f"{told} is no time with a zone, such as 2026-11-26T18:00:00Z.")
+    return moment
+
+
 async def _simulate(port: int, seed: int, speed: float) -> None:
     async with served(opened_now(utc_now, seed, speed).application(), port) as url:
         console.print(f"listening on {url}; one second here is {speed:g} there. Ctrl-C ends it.", soft_wrap=True)
@@ -528,7 +641,7 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
         raise typer.Exit(INTERRUPTED) from None
     except OccupiedError as error:
         _refuse(f"{error}. Stop it with `stratum down`, or choose another --home.")
-    except (StackFailedError, ReplayFailedError) as error:
+    except (StackFailedError, ReplayFailedError, bookmakers.BooksError) as error:
         _refuse(str(error))
 
 

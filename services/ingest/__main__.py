@@ -22,6 +22,7 @@ from services.ingest import store
 from services.ingest.api import IngestApi
 from services.ingest.backfill import Backfill, BackfillError
 from services.ingest.config import Config
+from services.ingest.monitor import Monitor
 from services.ingest.normalize import read_time
 from services.ingest.poller import Poller
 from services.ingest.provider import OddsApi, ProviderFailure, open_session
@@ -48,13 +49,14 @@ async def serve_and_poll(config: Config) -> None:
     """Serves, and polls if there is anyone to ask."""
     async with adapters(config) as (database, bus, outbox, api):
         poller = Poller(config, api, database, outbox, _holder())
+        monitor = Monitor(database, config.odds_api_sports if config.polls else ())
         if not config.polls:
             log.warning("idle: without ODDS_API_KEY the provider is not asked")
         await serve(
             config,
             [partial(add_IngestServiceServicer_to_server, IngestApi(database, config.odds_api_sports, config.polls))],
             [DESCRIPTOR.services_by_name["IngestService"].full_name],
-            background=[poller.run() if config.polls else _idle()],
+            background=[poller.run() if config.polls else _idle(), monitor.run()],
             ready=[database.check, bus.check_connected, bus.check_syncs_writes],
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -11,14 +11,12 @@ from stratum.ingest.v1 import ingest_service_pb2 as pb
 from stratum.ingest.v1.ingest_service_pb2_grpc import IngestServiceServicer
 
 from services.ingest import store, wire
-from services.ingest.store import SportHealth
+from services.ingest.bookmakers import decide_admission, decide_withdrawal
+from services.ingest.health import judge
 from services.shared.clock import utc_now
 from services.shared.database import Database
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-#: A feed is late when its newest successful poll is older than this many intervals.
-LATE_AFTER_INTERVALS = 3
 
 
 class IngestApi(IngestServiceServicer):
@@ -32,12 +30,11 @@ class IngestApi(IngestServiceServicer):
     async def GetFeedHealth(self, request: pb.GetFeedHealthRequest, _context: Context) -> pb.GetFeedHealthResponse:
         """How fresh each sport's feed is."""
         async with self._database.begin() as connection:
-            known = await store.load_health(connection, request.sport_key)
-        feeds = {health.sport_key: sport_health(health, self._sports, utc_now()) for health in known}
-        for sport_key in self._sports:
-            if sport_key not in feeds and (not request.sport_key or sport_key in request.sport_key):
-                feeds[sport_key] = pb.SportHealth(sport_key=sport_key, status=pb.SportHealth.Status.STALE)
-        return pb.GetFeedHealthResponse(sports=[feeds[sport_key] for sport_key in sorted(feeds)])
+            known = await store.load_health(connection, request.sport_key, self._sports)
+        now = utc_now()
+        return pb.GetFeedHealthResponse(
+            sports=[wire.sport_health(health, judge(health, health.sport_key in self._sports, now)) for health in known]
+        )
 
     async def RequestKeyframes(
         self, request: pb.RequestKeyframesRequest, _context: Context
@@ -53,43 +50,30 @@ class IngestApi(IngestServiceServicer):
         """Bookmakers that nobody has admitted yet."""
         async with self._database.begin() as connection:
             books = await store.load_quarantined(connection)
-        return pb.ListQuarantinedBooksResponse(
-            books=[
-                pb.QuarantinedBook(
-                    book=book.book,
-                    title=book.title,
-                    first_seen_at=wire.timestamp(book.first_seen_at),
-                    last_seen_at=wire.timestamp(book.last_seen_at),
-                    quotes=book.quotes,
-                )
-                for book in books
-            ]
-        )
+        return pb.ListQuarantinedBooksResponse(books=[wire.quarantined_book(book) for book in books])
 
+    async def ListBookDecisions(
+        self, _request: pb.ListBookDecisionsRequest, _context: Context
+    ) -> pb.ListBookDecisionsResponse:
+        """Who was admitted and withdrawn, when, by whom and why."""
+        async with self._database.begin() as connection:
+            decisions = await store.load_decisions(connection)
+        return pb.ListBookDecisionsResponse(decisions=[wire.book_decision(decision) for decision in decisions])
 
-def sport_health(health: SportHealth, polled_sports: Sequence[str], now: datetime) -> pb.SportHealth:
-    """A feed's health at a moment of our own clock; ages are in the provider's time, which may run faster."""
-    event_now = None
-    if health.observed_at is not None and health.polled_at is not None:
-        event_now = health.observed_at + timedelta(seconds=(now - health.polled_at).total_seconds() * health.clock_rate)
-    age = None if event_now is None or health.observed_at is None else (event_now - health.observed_at).total_seconds()
-    return pb.SportHealth(
-        sport_key=health.sport_key,
-        status=_status(health, polled_sports, age),
-        observed_at=wire.timestamp(health.observed_at),
-        age_seconds=age,
-        expected_interval_seconds=health.expected_interval_seconds,
-        consecutive_failures=health.consecutive_failures,
-        last_failure=health.last_failure,
-        books=[wire.book_health(book, event_now) for book in health.books],
-        credits_remaining=health.credits_remaining,
-    )
+    async def AdmitBook(self, request: pb.AdmitBookRequest, _context: Context) -> pb.AdmitBookResponse:
+        """From a moment on, a quarantined key counts."""
+        asked = wire.decision_asked(request)
+        change = partial(decide_admission, book=asked.book, known_as=request.canonical_book)
+        async with self._database.begin() as connection:
+            decision = await store.decide(connection, change, asked, utc_now())
+            newest = await store.load_newest_observation(connection)
+        return pb.AdmitBookResponse(decision=wire.book_decision(decision), newest_observation=wire.timestamp(newest))
 
-
-def _status(
-    health: SportHealth, polled_sports: Sequence[str], age: float | None
-) -> pb.SportHealth.Status.Value.ValueType:
-    if health.clock_rate == 0.0 or health.sport_key not in polled_sports:
-        return pb.SportHealth.Status.IDLE
-    late = age is None or age > LATE_AFTER_INTERVALS * health.expected_interval_seconds
-    return pb.SportHealth.Status.STALE if late or health.consecutive_failures else pb.SportHealth.Status.OK
+    async def WithdrawBook(self, request: pb.WithdrawBookRequest, _context: Context) -> pb.WithdrawBookResponse:
+        """From a moment on, an admitted key is quarantined again."""
+        asked = wire.decision_asked(request)
+        change = partial(decide_withdrawal, book=asked.book)
+        async with self._database.begin() as connection:
+            decision = await store.decide(connection, change, asked, utc_now())
+            newest = await store.load_newest_observation(connection)
+        return pb.WithdrawBookResponse(decision=wire.book_decision(decision), newest_observation=wire.timestamp(newest))

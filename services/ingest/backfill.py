@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.ingest import store
+from services.ingest.bookmakers import KNOWN, Books
 from services.ingest.changes import Coverage, Poll
 from services.ingest.config import Config
 from services.ingest.normalize import Memory, normalize
@@ -72,6 +73,7 @@ class Backfill:
         self._holder = holder
         self._attempts = 0
         self._memory = Memory()
+        self._books_at: Callable[[datetime], Books] = lambda _: KNOWN
 
     async def run(self, sport_key: str, since: datetime, until: datetime, progress: Progress) -> None:
         """Walks from `since` to `until`, both included; goes on where an earlier run of the same walk stopped.
@@ -94,6 +96,7 @@ class Backfill:
     async def _walk(self, sport_key: str, since: datetime, until: datetime, progress: Progress) -> None:
         lease = await self._acquire()
         recorder = Recorder(self._database, self._outbox, lease, self._config.ingest_lease_seconds, rate=0.0)
+        self._books_at = recorder.books_at
         await self._outbox.publish()
         async with self._database.begin() as connection:
             cursor = await store.load_cursor(connection, sport_key, since, until)
@@ -179,9 +182,9 @@ class Backfill:
             observed_at=observed_at,
             expected_interval_seconds=self._interval(gaps, observed_at, following),
             asked=Coverage(answer.markets, self._config.asked_books),
-            seen=normalize(page.data, cursor.sport_key, self._memory),
+            seen=normalize(page.data, cursor.sport_key, self._memory, self._books_at(observed_at)),
         )
-        return Stop(Answered(poll, answer.quota), onward)
+        return Stop(Answered(poll, answer.quota, page.data), onward)
 
     def _interval(self, gaps: tuple[float, ...], observed_at: datetime, following: datetime | None) -> float:
         """The median of the last gaps; at the first answer, which has none behind it, the one before it."""

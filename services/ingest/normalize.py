@@ -22,7 +22,7 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from services.ingest.bookmakers import canonical_book
+from services.ingest.bookmakers import KNOWN, Books
 from services.shared.identity import EPOCH
 from services.shared.odds import MarketKind, canonical, decimal_from_american, market_kind
 
@@ -138,6 +138,8 @@ class SeenBook:
     book: str
     title: str
     quotes: int
+    #: The keys of the markets that it quotes and that Stratum would read.
+    markets: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ class Seen:
     unreadable: frozenset[str] = frozenset()
     rejected: Mapping[Rejection, int] = field(default_factory=dict)
     quarantined: tuple[SeenBook, ...] = ()
+    #: The revision of the books by which it was read.
+    books_revision: int = 0
 
     @property
     def empty(self) -> bool:
@@ -200,12 +204,15 @@ class Memory:
         self._markets, self._next = self._next, {}
 
 
-def normalize(body: object, sport_key: str = "", memory: Memory | None = None) -> Seen:
-    """What a response of the odds or event-odds endpoint shows; `sport_key` serves events that do not say their own."""
+def normalize(body: object, sport_key: str = "", memory: Memory | None = None, books: Books = KNOWN) -> Seen:
+    """What a response of the odds or event-odds endpoint shows; `sport_key` serves events that do not say their own.
+
+    `books` says which bookmakers count, and under which key.
+    """
     given = [body] if _is_object(body) else body
     if not _is_list(given):
-        return Seen(rejected={Rejection.MALFORMED: 1})
-    return _Reader(is_american(given), sport_key, memory or Memory()).read(given)
+        return Seen(rejected={Rejection.MALFORMED: 1}, books_revision=books.revision)
+    return _Reader(is_american(given), sport_key, memory or Memory(), books).read(given)
 
 
 def is_american(events: Sequence[object]) -> bool:
@@ -229,10 +236,11 @@ def is_american(events: Sequence[object]) -> bool:
 class _Reader:
     """Reads the events of one response, counting what it leaves out."""
 
-    def __init__(self, american: bool, sport_key: str, memory: Memory) -> None:
+    def __init__(self, american: bool, sport_key: str, memory: Memory, books: Books) -> None:
         self._american = american
         self._sport_key = sport_key
         self._memory = memory
+        self._books = books
         self._rejected: Counter[Rejection] = Counter()
         self._quarantined: dict[str, SeenBook] = {}
 
@@ -262,6 +270,7 @@ class _Reader:
             unreadable=frozenset(unreadable),
             rejected={reason: count for reason, count in sorted(self._rejected.items()) if count},
             quarantined=tuple(self._quarantined[book] for book in sorted(self._quarantined)),
+            books_revision=self._books.revision,
         )
 
     def _reject(self, reason: Rejection, part: object) -> None:
@@ -313,14 +322,10 @@ class _Reader:
             self._reject(Rejection.MALFORMED, book)
             return
         given: str = book["key"]
-        key = canonical_book(given)
+        key = self._books.canonical(given)
         if key is None:
             self._reject(Rejection.UNKNOWN_BOOK, book)
-            known = self._quarantined.get(given)
-            title = _text(book.get("title")) or given
-            quotes = len(book["markets"]) + (known.quotes if known else 0)
-            # The greater title, so that the order of a response decides nothing.
-            self._quarantined[given] = SeenBook(given, max(title, known.title) if known else title, quotes)
+            self._quarantine(given, book)
             return
         if key != given and key in named:
             self._reject(Rejection.RENAMED_BOOK_TWICE, book)
@@ -328,6 +333,17 @@ class _Reader:
         link = _link(book.get("link"))
         for market in book["markets"]:
             yield from self._market(key, market, book.get("last_update"), link, names)
+
+    def _quarantine(self, key: str, book: Mapping[str, Any]) -> None:
+        known = self._quarantined.get(key, SeenBook(key, "", 0))
+        named = {market.get("key") for market in book["markets"] if _is_object(market)}
+        self._quarantined[key] = SeenBook(
+            book=key,
+            # The greater title, so that the order of a response decides nothing.
+            title=max(_text(book.get("title")) or key, known.title),
+            quotes=len(book["markets"]) + known.quotes,
+            markets=known.markets.union(name for name in named if _is_key(name) and market_kind(name) is not None),
+        )
 
     def _market(
         self, book: str, market: object, book_update: object, book_link: str | None, names: _Names

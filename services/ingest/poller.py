@@ -110,7 +110,9 @@ class Poller:
                 raise
             return OUT_OF_CREDITS_PAUSE_SECONDS if isinstance(failure, OutOfCredits) else 0.0
         observed_at = self._next(sport_key, self._time_of(answer))
-        seen = normalize(answer.value, sport_key, self._memories.setdefault(sport_key, Memory()))
+        seen = normalize(
+            answer.value, sport_key, self._memories.setdefault(sport_key, Memory()), recorder.books_at(observed_at)
+        )
         poll = self._poll(sport_key, observed_at, seen, answer.markets)
         await self._keep(recorder, poll, answer)
         if self._config.odds_api_event_markets:
@@ -133,12 +135,12 @@ class Poller:
                 log.error("an event could not be asked for, leaving the rest of this cycle", failure=str(failure))
                 return
             observed_at = self._next(sport.sport_key, self._time_of(answer))
-            seen = normalize(answer.value, sport.sport_key)
+            seen = normalize(answer.value, sport.sport_key, books=recorder.books_at(observed_at))
             poll = self._poll(sport.sport_key, observed_at, seen, answer.markets)
             await self._keep(recorder, replace(poll, whole=False), answer)
 
     async def _keep(self, recorder: Recorder, poll: Poll, answer: Answer[object]) -> None:
-        await recorder.record([Answered(poll, answer.quota)])
+        await recorder.record([Answered(poll, answer.quota, answer.value)])
         self._observed[poll.sport_key] = poll.observed_at
         await self._outbox.publish()
 

@@ -8,20 +8,22 @@ the outbox and are published first of all by whoever polls next.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import prometheus_client
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.ingest import store, wire
+from services.ingest import health, store, wire
+from services.ingest.bookmakers import Books, Decision, books_at
 from services.ingest.changes import EventState, Observation, Poll, is_believable, observe_poll
-from services.ingest.normalize import SeenEvent
+from services.ingest.comparison import Comparison, compare
+from services.ingest.health import SportHealth
+from services.ingest.normalize import normalize
 from services.ingest.provider import Quota
-from services.ingest.store import BookHealth, Lease, PollRow, Rows, SportHealth
+from services.ingest.store import Lease, PollRow, Rows
 from services.shared.clock import utc_now
 from services.shared.database import Database
 from services.shared.outbox import Outbox
@@ -34,6 +36,8 @@ rejected_total = prometheus_client.Counter(
 )
 
 EMPTY_BODY = "empty_body"
+#: Books in quarantine are compared with the others once in so much event time: an answer has to be read again for it.
+COMPARE_EVERY = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Answered:
 
     poll: Poll
     quota: Quota
+    #: The body of the answer, from which the poll is read again where the books have changed meanwhile.
+    body: object
 
 
 #: Something more to do in the transaction of a batch: saving a cursor.
@@ -60,6 +66,10 @@ class Recorder:
         self._rate = rate
         self._states: dict[str, EventState] = {}
         self._loaded: set[str] = set()
+        #: The decisions about books as the last transaction found them.
+        self._decisions: list[Decision] = []
+        #: By sport, when its books in quarantine were last compared with the others.
+        self._compared: dict[str, datetime] = {}
         #: One transaction at a time: a renewal must not wait for the row that our own batch has locked.
         self._turn = asyncio.Lock()
 
@@ -69,6 +79,8 @@ class Recorder:
         Raises LeaseLost when somebody else polls now, and whatever the database raises; then nothing was kept.
         """
         async with self._transaction() as connection:
+            self._decisions = await store.load_decisions(connection)
+            batch = [_read_by(self.books_at(answered.poll.observed_at), answered) for answered in batch]
             await self._load(connection, [answered.poll for answered in batch])
             requested = await store.load_keyframe_requests(connection)
             rows = Rows()
@@ -80,9 +92,12 @@ class Recorder:
                 believed.append(is_believable(states.values(), poll))
                 if believed[-1]:
                     told.extend(_apply(states, rows, poll, answered.quota))
-            newest = {poll.sport_key: poll for poll in _kept(batch, believed) if poll.whole}
-            for sport_key, poll in newest.items():
-                rows.books[sport_key] = tuple(_book_health(sport_key, poll.seen.events))
+            newest = {answered.poll.sport_key: answered for answered in _kept(batch, believed) if answered.poll.whole}
+            for sport_key, answered in newest.items():
+                before = await store.load_books(connection, [sport_key])
+                changed = health.changed_books(told, answered.poll.observed_at)
+                rows.books[sport_key] = health.observe_books(before, answered.poll, changed)
+                rows.comparisons.extend(self._compare(answered))
             await store.write(connection, rows)
             await self._note_health(connection, batch, believed)
             await self._outbox.add(connection, [wire.outgoing(observation) for observation in told])
@@ -94,6 +109,23 @@ class Recorder:
             for reason, count in answered.poll.seen.rejected.items():
                 rejected_total.labels(reason).inc(count)
         return believed
+
+    def books_at(self, moment: datetime) -> Books:
+        """Who counts as a bookmaker at a time, as far as is known here; a poll that is kept is read by what holds."""
+        return books_at(self._decisions, moment)
+
+    def _compare(self, answered: Answered) -> list[Comparison]:
+        """Now and then, how the books in quarantine compare with the others. A walk through the past does without."""
+        poll = answered.poll
+        strangers = frozenset(book.book for book in poll.seen.quarantined)
+        last = self._compared.get(poll.sport_key)
+        due = last is None or poll.observed_at - last >= COMPARE_EVERY
+        if not strangers or not due or self._rate == 0.0:
+            return []
+        self._compared[poll.sport_key] = poll.observed_at
+        admitted = {**self.books_at(poll.observed_at).admitted, **{book: book for book in strangers}}
+        books = Books(poll.seen.books_revision, admitted)
+        return compare(normalize(answered.body, poll.sport_key, books=books), strangers, poll.observed_at)
 
     async def note_failure(self, poll: Poll, kind: str) -> None:
         """A poll failed; `poll` says when it would have been and of what. Nobody dies of it."""
@@ -150,7 +182,7 @@ class Recorder:
             if not good:
                 await self._note_failure(connection, poll, EMPTY_BODY)
             elif answered is newest.get(poll.sport_key):
-                health = SportHealth(
+                doing_well = SportHealth(
                     sport_key=poll.sport_key,
                     observed_at=poll.observed_at,
                     polled_at=utc_now(),
@@ -160,15 +192,27 @@ class Recorder:
                     last_failure="",
                     credits_remaining=answered.quota.remaining,
                 )
-                await store.note_success(connection, health)
+                await store.note_success(connection, doing_well)
+
+
+def _read_by(books: Books, answered: Answered) -> Answered:
+    """The poll as these books show it: an operator may have decided something since its body was read."""
+    poll = answered.poll
+    if poll.seen.books_revision != books.revision:
+        poll = replace(poll, seen=normalize(answered.body, poll.sport_key, books=books))
+    if books.admitted and poll.asked.books:
+        # A book that is asked for under another name is held to come under its own.
+        names = tuple(books.canonical(name) or name for name in poll.asked.books)
+        poll = replace(poll, asked=replace(poll.asked, books=names))
+    return answered if poll is answered.poll else replace(answered, poll=poll)
 
 
 def _asking(poll: Poll, requested: frozenset[str]) -> Poll:
     return replace(poll, keyframes=poll.keyframes | requested) if requested else poll
 
 
-def _kept(batch: Sequence[Answered], believed: Sequence[bool]) -> list[Poll]:
-    return [answered.poll for answered, good in zip(batch, believed, strict=True) if good]
+def _kept(batch: Sequence[Answered], believed: Sequence[bool]) -> list[Answered]:
+    return [answered for answered, good in zip(batch, believed, strict=True) if good]
 
 
 def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) -> list[Observation]:
@@ -203,9 +247,10 @@ def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) 
             snapshots=snapshots,
             credits_last=quota.last,
             credits_remaining=quota.remaining,
+            books_revision=poll.seen.books_revision,
         )
     )
-    rows.quarantined.extend((book, poll.observed_at) for book in poll.seen.quarantined)
+    rows.quarantined.extend((book, poll.sport_key, poll.observed_at) for book in poll.seen.quarantined)
     counted = {
         "responses": 1,
         "events": len(events),
@@ -220,17 +265,3 @@ def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) 
     for reason, count in poll.seen.rejected.items():
         rows.tallies[poll.sport_key, "rejected", reason.value] += count
     return told
-
-
-def _book_health(sport_key: str, events: Iterable[SeenEvent]) -> Iterator[BookHealth]:
-    quotes: Counter[str] = Counter()
-    seen_in: Counter[str] = Counter()
-    updates: dict[str, datetime] = {}
-    for event in events:
-        seen_in.update({quote.book for quote in event.quotes})
-        for quote in event.quotes:
-            quotes[quote.book] += 1
-            if quote.last_update is not None:
-                updates[quote.book] = max(quote.last_update, updates.get(quote.book, quote.last_update))
-    for book in sorted(quotes):
-        yield BookHealth(sport_key, book, updates.get(book), quotes[book], seen_in[book])

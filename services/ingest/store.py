@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 
 import msgspec
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     DateTime,
     Double,
     Index,
     Integer,
     MetaData,
     PrimaryKeyConstraint,
+    RowMapping,
     Table,
     Text,
     TextClause,
     delete,
+    false,
     func,
     select,
     text,
     update,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from stratum.common.v1.error_reason_pb2 import ErrorReason
 
+from services.ingest.bookmakers import AskedDecision, Decision, DecisionRefused, books_at, effective_from
 from services.ingest.changes import Disappearance, EventState, Snapshot
+from services.ingest.comparison import Comparison
+from services.ingest.health import BookHealth, SportHealth
 from services.ingest.normalize import SeenBook
 from services.shared.bus import partition_of
 from services.shared.days import DayPartitions, by_day
+from services.shared.errors import InvalidArgument, Unavailable
 from services.shared.tables import stage_tables
 
 metadata = MetaData(schema="ingest")
@@ -107,6 +117,30 @@ quarantined_books = Table(
     Column("first_seen_at", _MOMENT, nullable=False),
     Column("last_seen_at", _MOMENT, nullable=False),
     Column("quotes", BigInteger, nullable=False),
+    Column("sports", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("markets", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    #: The newest comparison with the books that count, as `comparison.Comparison` has it.
+    Column("compared_at", _MOMENT),
+    Column("compared_quotes", Integer, nullable=False, server_default=text("0")),
+    Column("spread_points", Double),
+    Column("total_points", Double),
+    Column("h2h_probability", Double),
+    Column("closest_book", Text, nullable=False, server_default=text("''")),
+    Column("closest_share", Double),
+)
+#: What operators have decided about books, and the record of who did and why: the service's role may only add to it.
+book_decisions = Table(
+    "book_decisions",
+    metadata,
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("book", Text, nullable=False),
+    #: Canonical keys; empty is quarantined.
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+    Column("effective_from", _MOMENT, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("decided_at", _MOMENT, nullable=False, server_default=func.now()),
 )
 #: One row a poll, failed ones too.
 polls = Table(
@@ -125,6 +159,8 @@ polls = Table(
     Column("credits_remaining", Integer),
     # What retention removes by.
     Index("polls_by_time", "observed_at"),
+    #: The newest decision about books by which it was read; 0 for the code's table alone.
+    Column("books_revision", Integer, nullable=False, server_default=text("0")),
 )
 feed_health = Table(
     "feed_health",
@@ -139,7 +175,10 @@ feed_health = Table(
     Column("consecutive_failures", Integer, nullable=False),
     Column("last_failure", Text, nullable=False),
     Column("credits_remaining", Integer),
+    #: The newest poll that failed.
+    Column("failed_at", _MOMENT),
 )
+#: One row a book that the newest poll of the sport showed, that it asked for by name, or that is missed.
 book_health = Table(
     "book_health",
     metadata,
@@ -148,6 +187,12 @@ book_health = Table(
     Column("last_update", _MOMENT),
     Column("quotes", Integer, nullable=False),
     Column("events", Integer, nullable=False),
+    Column("observed_at", _MOMENT),
+    Column("seen_at", _MOMENT),
+    Column("quoted_until", _MOMENT),
+    Column("asked", Boolean, nullable=False, server_default=false()),
+    Column("recent_quotes", Double, nullable=False, server_default=text("0")),
+    Column("recent_changes", Double, nullable=False, server_default=text("0")),
 )
 #: How often each thing happened, by sport: what `Tally` names, and for rejections their reason.
 tallies = Table(
@@ -190,6 +235,9 @@ poller_lease = Table(
 )
 
 _LEASE = "poller"
+#: A key that nobody has admitted names no more markets than these: what a stranger sends has to have an end.
+MARKETS_NAMED = 64
+_COMPARED = tuple(column.name for column in fields(Comparison) if column.name != "book")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(EventState)
 _dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves the constructor untyped
@@ -233,32 +281,7 @@ class PollRow:
     snapshots: int = 0
     credits_last: int | None = None
     credits_remaining: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BookHealth:
-    """How one book did in one poll."""
-
-    sport_key: str
-    book: str
-    last_update: datetime | None
-    quotes: int
-    events: int
-
-
-@dataclass(frozen=True, slots=True)
-class SportHealth:
-    """How one sport's feed is doing."""
-
-    sport_key: str
-    observed_at: datetime | None
-    polled_at: datetime | None
-    clock_rate: float
-    expected_interval_seconds: float
-    consecutive_failures: int
-    last_failure: str
-    credits_remaining: int | None
-    books: tuple[BookHealth, ...] = ()
+    books_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +293,11 @@ class QuarantinedBook:
     first_seen_at: datetime
     last_seen_at: datetime
     quotes: int
+    sports: Sequence[str] = ()
+    #: At most `MARKETS_NAMED` of them, by key.
+    markets: Sequence[str] = ()
+    #: None before the first comparison.
+    comparison: Comparison | None = None
 
 
 @dataclass(slots=True)
@@ -283,7 +311,9 @@ class Rows:
     snapshots: list[Snapshot] = field(default_factory=list)
     disappearances: list[Disappearance] = field(default_factory=list)
     polls: list[PollRow] = field(default_factory=list)
-    quarantined: list[tuple[SeenBook, datetime]] = field(default_factory=list)
+    #: With the sport and the time of the poll.
+    quarantined: list[tuple[SeenBook, str, datetime]] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
     #: By sport, name and reason.
     tallies: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     books: dict[str, tuple[BookHealth, ...]] = field(default_factory=dict)
@@ -375,19 +405,33 @@ async def write(connection: AsyncConnection, rows: Rows) -> None:
         _TALLIES,
         [_TallyRow(*names, count) for names, count in sorted(rows.tallies.items()) if count],
     )
-    for book, seen_at in rows.quarantined:
+    for book, sport_key, seen_at in rows.quarantined:
         statement = insert(quarantined_books).values(
-            book=book.book, title=book.title, first_seen_at=seen_at, last_seen_at=seen_at, quotes=book.quotes
+            book=book.book,
+            title=book.title,
+            first_seen_at=seen_at,
+            last_seen_at=seen_at,
+            quotes=book.quotes,
+            sports=[sport_key],
+            markets=sorted(book.markets)[:MARKETS_NAMED],
         )
+        stored, given = quarantined_books.c, statement.excluded
         await connection.execute(
             statement.on_conflict_do_update(
                 index_elements=["book"],
                 set_={
-                    "title": statement.excluded.title,
-                    "last_seen_at": func.greatest(quarantined_books.c.last_seen_at, statement.excluded.last_seen_at),
-                    "quotes": quarantined_books.c.quotes + statement.excluded.quotes,
+                    "title": given.title,
+                    "last_seen_at": func.greatest(stored.last_seen_at, given.last_seen_at),
+                    "quotes": stored.quotes + given.quotes,
+                    "sports": _united(stored.sports, given.sports),
+                    "markets": _united(stored.markets, given.markets),
                 },
             )
+        )
+    for comparison in rows.comparisons:
+        values = {name: value for name, value in asdict(comparison).items() if name != "book"}
+        await connection.execute(
+            update(quarantined_books).where(quarantined_books.c.book == comparison.book).values(values)
         )
     for sport_key, books in rows.books.items():
         await connection.execute(delete(book_health).where(book_health.c.sport_key == sport_key))
@@ -405,7 +449,7 @@ async def note_success(connection: AsyncConnection, health: SportHealth) -> None
     await connection.execute(
         statement.on_conflict_do_update(
             index_elements=["sport_key"],
-            set_={name: statement.excluded[name] for name in values if name != "credits_remaining"}
+            set_={name: statement.excluded[name] for name in values if name not in ("credits_remaining", "failed_at")}
             | {
                 # Absent is unknown: what was known before stays.
                 "credits_remaining": func.coalesce(
@@ -428,35 +472,114 @@ async def note_failure(
             expected_interval_seconds=interval,
             consecutive_failures=1,
             last_failure=kind,
+            failed_at=failed_at,
         )
         .on_conflict_do_update(
             index_elements=["sport_key"],
-            set_={"consecutive_failures": feed_health.c.consecutive_failures + 1, "last_failure": kind},
+            set_={
+                "consecutive_failures": feed_health.c.consecutive_failures + 1,
+                "last_failure": kind,
+                "failed_at": failed_at,
+            },
         )
     )
     await _insert(connection, _POLLS, [PollRow(sport_key, failed_at, failure=kind)])
     await _insert(connection, _TALLIES, [_TallyRow(sport_key, "failed_polls", kind, 1)])
 
 
-async def load_health(connection: AsyncConnection, sport_keys: Sequence[str]) -> list[SportHealth]:
-    """The health of these sports, or of all when none is named, by key."""
+async def load_health(
+    connection: AsyncConnection, sport_keys: Sequence[str], polled: Sequence[str] = ()
+) -> list[SportHealth]:
+    """The health of these sports, or of all when none is named, by key. Polled ones are there from the first."""
     statement = select(feed_health).order_by(feed_health.c.sport_key)
-    books = select(book_health).order_by(book_health.c.book)
     if sport_keys:
         statement = statement.where(feed_health.c.sport_key.in_(sport_keys))
     by_sport: dict[str, list[BookHealth]] = {}
-    for row in (await connection.execute(books)).mappings():
-        by_sport.setdefault(row["sport_key"], []).append(BookHealth(**row))
-    return [
-        SportHealth(**row, books=tuple(by_sport.get(row["sport_key"], ())))
+    for book in await load_books(connection, sport_keys):
+        by_sport.setdefault(book.sport_key, []).append(book)
+    found = {
+        row["sport_key"]: SportHealth(**row, books=tuple(by_sport.get(row["sport_key"], ())))
         for row in (await connection.execute(statement)).mappings()
-    ]
+    }
+    for sport_key in polled:
+        if not sport_keys or sport_key in sport_keys:
+            found.setdefault(sport_key, SportHealth(sport_key, None, None, 1.0, 0.0, 0, "", None))
+    return [health for _, health in sorted(found.items())]
+
+
+async def load_books(connection: AsyncConnection, sport_keys: Sequence[str]) -> list[BookHealth]:
+    """The health of each book of these sports, or of all when none is named, by key."""
+    statement = select(book_health).order_by(book_health.c.book)
+    if sport_keys:
+        statement = statement.where(book_health.c.sport_key.in_(sport_keys))
+    # What was written before `observed_at` was kept says too little to be judged by, and the next poll replaces it.
+    rows = (await connection.execute(statement.where(book_health.c.observed_at.is_not(None)))).mappings()
+    return [BookHealth(**row) for row in rows]
 
 
 async def load_quarantined(connection: AsyncConnection) -> list[QuarantinedBook]:
-    """The quarantined books, by key."""
+    """The quarantined books, by key: what was counted under a key that has been admitted since is not among them."""
+    books = books_at(await load_decisions(connection))
     rows = (await connection.execute(select(quarantined_books).order_by(quarantined_books.c.book))).mappings()
-    return [QuarantinedBook(**row) for row in rows]
+    return [_quarantined(row) for row in rows if books.canonical(row["book"]) is None]
+
+
+def _quarantined(row: RowMapping) -> QuarantinedBook:
+    given = {name: row[name] for name in _COMPARED}
+    own = {name: value for name, value in row.items() if name not in _COMPARED}
+    comparison = None if row["compared_at"] is None else Comparison(book=row["book"], **given)
+    return QuarantinedBook(**own, comparison=comparison)
+
+
+async def load_decisions(connection: AsyncConnection) -> list[Decision]:
+    """Every decision about books, in the order in which they were made and take effect."""
+    rows = (await connection.execute(select(book_decisions).order_by(book_decisions.c.revision))).mappings()
+    return [Decision(**row) for row in rows]
+
+
+async def load_newest_observation(connection: AsyncConnection) -> datetime | None:
+    """The newest moment at which any event was observed; None before the first."""
+    newest: datetime | None = await connection.scalar(select(func.max(games.c.observed_at)))
+    return newest
+
+
+async def decide(
+    connection: AsyncConnection,
+    change: Callable[[Sequence[Decision]], tuple[str, str]],
+    asked: AskedDecision,
+    now: datetime,
+) -> Decision:
+    """Adds a decision about a book to the log. `change` gives its before and after from those that were made.
+
+    By itself it takes effect behind everything that was observed: while it is made no poll is being kept, and every
+    poll that is kept later reads the log first. So no observation is read otherwise than the log says.
+    Raises InvalidArgument when it cannot be taken, and Unavailable when the poll that it waits for does not end.
+    """
+    try:
+        await connection.execute(text("LOCK TABLE ingest.poller_lease IN SHARE ROW EXCLUSIVE MODE"))
+    except DBAPIError as error:
+        if isinstance(error.orig, LockNotAvailable):
+            told = "a poll is being kept, which takes long: nothing was decided, ask again in a moment"
+            raise Unavailable(ErrorReason.UNAVAILABLE, told) from None
+        raise
+    decisions = await load_decisions(connection)
+    try:
+        before, after = change(decisions)
+        moment = effective_from(decisions, asked.effective_from, await load_newest_observation(connection), now)
+    except DecisionRefused as refused:
+        raise InvalidArgument(ErrorReason.INVALID_ARGUMENT, str(refused), field="book") from None
+    statement = insert(book_decisions).values(
+        revision=len(decisions) + 1,
+        book=asked.book,
+        before=before,
+        after=after,
+        effective_from=moment,
+        actor=asked.actor,
+        reason=asked.reason,
+        decided_at=now,
+    )
+    row = (await connection.execute(statement.returning(*book_decisions.c))).mappings().one()
+    return Decision(**row)
 
 
 async def load_tallies(connection: AsyncConnection, sport_key: str) -> dict[str, dict[str, int]]:
@@ -493,6 +616,13 @@ async def save_cursor(connection: AsyncConnection, cursor: Cursor) -> None:
 
 def _moments(rows: Rows) -> set[datetime]:
     return {row.observed_at for row in rows.snapshots} | {row.observed_at for row in rows.disappearances}
+
+
+def _united(stored: ColumnElement[Sequence[str]], given: ColumnElement[Sequence[str]]) -> ColumnElement[Sequence[str]]:
+    """Two arrays of words as one: each word once, in order, no more than `MARKETS_NAMED`."""
+    word = func.unnest(func.array_cat(stored, given)).column_valued("word")
+    united = select(func.array_agg(aggregate_order_by(word.distinct(), word))).scalar_subquery()
+    return united[1:MARKETS_NAMED]
 
 
 def _names(table: Table) -> list[str]:

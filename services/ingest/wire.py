@@ -1,19 +1,32 @@
-"""Observations to protobuf. Nothing here decides: what is told was decided in `changes`."""
+"""Observations, health and decisions to protobuf. Nothing here decides: that was done in the pure modules."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from stratum.common.v1 import market_pb2
-from stratum.ingest.v1 import events_pb2, ingest_service_pb2
+from stratum.common.v1.error_reason_pb2 import ErrorReason
+from stratum.ingest.v1 import events_pb2
+from stratum.ingest.v1 import ingest_service_pb2 as pb
 
+from services.ingest.bookmakers import AskedDecision, Decision
 from services.ingest.changes import Coverage, HeldOutcome, Observation, Read
-from services.ingest.store import BookHealth
+from services.ingest.comparison import Comparison
+from services.ingest.health import BookHealth, Judgement, ReasonKind, SportHealth, Status, changed_share
+from services.ingest.normalize import KEY
+from services.ingest.store import QuarantinedBook
 from services.shared.bus import Outgoing
+from services.shared.errors import InvalidArgument
 from services.shared.identity import EPOCH
+
+LONGEST_ACTOR = 100
+LONGEST_REASON = 500
+#: A count in a message is 32 bits wide; one that went beyond stays there.
+LARGEST_COUNT = 2**31 - 1
+EARLIEST_SECONDS, LATEST_SECONDS = 0, 4_102_444_800
 
 _OUTCOMES = {
     "home": market_pb2.Outcome.HOME,
@@ -22,6 +35,8 @@ _OUTCOMES = {
     "over": market_pb2.Outcome.OVER,
     "under": market_pb2.Outcome.UNDER,
 }
+_STATUS = {status: pb.SportHealth.Status.Value.Value(status.value) for status in Status}
+_REASON = {kind: pb.DegradedReason.Kind.Value.Value(kind.value) for kind in ReasonKind}
 
 
 def outgoing(observation: Observation) -> Outgoing:
@@ -138,16 +153,101 @@ def _change(
     return told.SerializeToString()
 
 
-def book_health(book: BookHealth, now: datetime | None) -> ingest_service_pb2.BookHealth:
-    """One book's part of a feed's health; `now` in event time, if it is known."""
-    age = None if now is None or book.last_update is None else (now - book.last_update).total_seconds()
-    return ingest_service_pb2.BookHealth(
+def sport_health(health: SportHealth, judged: Judgement) -> pb.SportHealth:
+    """A feed's health with what was made of it."""
+    return pb.SportHealth(
+        sport_key=health.sport_key,
+        status=_STATUS[judged.status],
+        observed_at=timestamp(health.observed_at),
+        age_seconds=judged.age_seconds,
+        expected_interval_seconds=health.expected_interval_seconds,
+        consecutive_failures=health.consecutive_failures,
+        last_failure=health.last_failure,
+        last_failure_at=timestamp(health.failed_at),
+        books=[_book_health(book, judged) for book in health.books],
+        credits_remaining=health.credits_remaining,
+        reasons=[
+            pb.DegradedReason(kind=_REASON[one.kind], book=one.book or None, detail=one.detail)
+            for one in judged.reasons
+        ],
+        changed_share=changed_share(health.books),
+        missing_books=sorted(judged.missing),
+    )
+
+
+def _book_health(book: BookHealth, judged: Judgement) -> pb.BookHealth:
+    now = judged.event_now
+    return pb.BookHealth(
         book=book.book,
         last_update=timestamp(book.last_update),
-        age_seconds=age,
+        age_seconds=None if now is None or book.last_update is None else (now - book.last_update).total_seconds(),
         quotes=book.quotes,
         events=book.events,
+        changed_share=changed_share([book]),
+        missing=book.book in judged.missing,
+        seen_at=timestamp(book.seen_at),
     )
+
+
+def quarantined_book(book: QuarantinedBook) -> pb.QuarantinedBook:
+    """A book that nobody has admitted."""
+    return pb.QuarantinedBook(
+        book=book.book,
+        title=book.title,
+        first_seen_at=timestamp(book.first_seen_at),
+        last_seen_at=timestamp(book.last_seen_at),
+        quotes=min(book.quotes, LARGEST_COUNT),
+        sports=book.sports,
+        markets=book.markets,
+        comparison=None if book.comparison is None else _comparison(book.comparison),
+    )
+
+
+def _comparison(comparison: Comparison) -> pb.BookComparison:
+    return pb.BookComparison(
+        compared_at=timestamp(comparison.compared_at),
+        compared_quotes=comparison.compared_quotes,
+        spread_points=comparison.spread_points,
+        total_points=comparison.total_points,
+        h2h_probability=comparison.h2h_probability,
+        closest_book=comparison.closest_book or None,
+        closest_share=comparison.closest_share,
+    )
+
+
+def book_decision(decision: Decision) -> pb.BookDecision:
+    """A decision of the log."""
+    return pb.BookDecision(
+        revision=decision.revision,
+        book=decision.book,
+        before=decision.before,
+        after=decision.after,
+        effective_from=timestamp(decision.effective_from),
+        actor=decision.actor,
+        reason=decision.reason,
+        decided_at=timestamp(decision.decided_at),
+    )
+
+
+def decision_asked(request: pb.AdmitBookRequest | pb.WithdrawBookRequest) -> AskedDecision:
+    """What an operator asks for, in whole milliseconds. Raises InvalidArgument, which names the field."""
+    if KEY.fullmatch(request.book) is None:
+        raise _invalid("book", "is a provider's key: small letters, digits and underlines, 64 at most")
+    for name, longest in (("actor", LONGEST_ACTOR), ("reason", LONGEST_REASON)):
+        given = getattr(request, name)
+        if not given.strip() or not given.isprintable() or len(given) > longest:
+            raise _invalid(name, f"must be given: printable text on one line, {longest} characters at most")
+    moment = None
+    if request.HasField("effective_from"):
+        given_at = request.effective_from
+        if not EARLIEST_SECONDS <= given_at.seconds <= LATEST_SECONDS:
+            raise _invalid("effective_from", "lies between 1970 and 2100")
+        moment = EPOCH + timedelta(seconds=given_at.seconds, milliseconds=given_at.nanos // 1_000_000)
+    return AskedDecision(request.book, request.actor.strip(), request.reason.strip(), moment)
+
+
+def _invalid(field: str, what: str) -> InvalidArgument:
+    return InvalidArgument(ErrorReason.INVALID_ARGUMENT, f"{field} {what}", field=field)
 
 
 @lru_cache(4096)

@@ -261,9 +261,17 @@ async def test_a_game_shows_each_books_quote_with_its_age_and_a_series(partner):
 
 
 async def test_health_says_how_fresh_every_book_is(partner):
-    (sport,) = (await partner.get("/health"))["sports"]
-    assert (sport["sport_key"], sport["status"]) == ("basketball_nba", "OK")
+    async def fresh() -> dict | None:
+        (sport,) = (await partner.get("/health"))["sports"]
+        return sport if sport["status"] in ("OK", "DEGRADED") else None
+
+    # The market runs so fast here that a breath is a poll too late.
+    sport = await eventually(fresh)
+    assert sport["sport_key"] == "basketball_nba"
     assert {book["book"] for book in sport["books"]} >= {"draftkings", "fanduel"}
+    assert 0 < sport["changed_share"] < 1
+    named = {reason.get("book") for reason in sport["reasons"]}
+    assert {book["book"] for book in sport["books"] if book["missing"]} == set(sport["missing_books"]) <= named
 
 
 async def test_answers_say_how_old_the_data_is(partner):

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "consensus_0003"
-down_revision = "consensus_0001"
+down_revision = "consensus_0002"
 branch_labels = None
 depends_on = None
 

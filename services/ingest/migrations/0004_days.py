@@ -8,7 +8,7 @@ from alembic import op
 from services.shared.migrations.days import create_keep_days_v1, divide_by_day_v1, drop_keep_days_v1, merge_days_v1
 
 revision = "0004"
-down_revision = "0001"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

@@ -57,8 +57,14 @@ async def test_it_polls_tells_and_answers(
             return len(await told()) >= 2
 
         await eventually(told_twice)
-        (health,) = (await ingest.GetFeedHealth(pb.GetFeedHealthRequest(sport_key=[SPORT]), wait_for_ready=True)).sports
-        assert (health.status, [book.book for book in health.books]) == (pb.SportHealth.Status.OK, ["draftkings"])
+
+        async def fresh() -> pb.SportHealth | None:
+            asked = pb.GetFeedHealthRequest(sport_key=[SPORT])
+            (health,) = (await ingest.GetFeedHealth(asked, wait_for_ready=True)).sports
+            return health if health.status == pb.SportHealth.Status.OK else None
+
+        # The provider's time runs so fast here that a breath is a poll too late.
+        assert [book.book for book in (await eventually(fresh)).books] == ["draftkings"]
         quarantined = await ingest.ListQuarantinedBooks(pb.ListQuarantinedBooksRequest())
         assert [book.book for book in quarantined.books] == ["nobody_knows"]
         await ingest.RequestKeyframes(pb.RequestKeyframesRequest(event_ids=["game"]))

@@ -13,10 +13,11 @@ from sqlalchemy import text
 from stratum.ingest.v1 import ingest_service_pb2 as pb
 from stratum.ingest.v1.events_pb2 import EventObserved
 
-from services.ingest import store
-from services.ingest.api import IngestApi, sport_health
+from services.ingest import store, wire
+from services.ingest.api import IngestApi
 from services.ingest.changes import Coverage, Poll
 from services.ingest.config import Config
+from services.ingest.health import judge
 from services.ingest.normalize import normalize
 from services.ingest.poller import Poller, acquire
 from services.ingest.provider import OddsApi, Quota, open_session
@@ -36,7 +37,6 @@ from services.ingest.testing import (
     spreads,
 )
 from services.shared.bus import OBSERVATIONS, Bus
-from services.shared.clock import utc_now
 from services.shared.database import Database
 from services.shared.outbox import Outbox
 from services.shared.testing import eventually, settings, stored
@@ -88,7 +88,7 @@ async def a_lease(database: Database, holder: str = "here", seconds: float = 10.
 def a_poll(body: list[Any], moment: Any = START) -> Answered:
     """A poll that was answered with a body."""
     poll = Poll(SPORT, moment, 60.0, Coverage(("h2h", "spreads", "totals")), normalize(body))
-    return Answered(poll, Quota(remaining=99, last=3))
+    return Answered(poll, Quota(remaining=99, last=3), body)
 
 
 async def observations(bus: Bus) -> list[EventObserved]:
@@ -266,14 +266,12 @@ async def test_health_says_how_fresh_each_book_is(database: Database, recorder: 
     await recorder.record([a_poll(body)])
     (known,) = await load_health(database)
     assert known.polled_at is not None
-    health = sport_health(known, [SPORT], known.polled_at + minutes(2))
+    health = wire.sport_health(known, judge(known, True, known.polled_at + minutes(2)))
     assert (health.status, health.age_seconds, health.credits_remaining) == (pb.SportHealth.Status.OK, 120.0, 99)
     assert [(b.book, b.quotes, b.events, b.age_seconds) for b in health.books] == [
         ("betmgm", 1, 1, 120.0),
         ("draftkings", 2, 1, 120.0),
     ]
-    assert sport_health(known, [SPORT], known.polled_at + minutes(4)).status == pb.SportHealth.Status.STALE
-    assert sport_health(known, [], utc_now()).status == pb.SportHealth.Status.IDLE
 
 
 async def test_markets_sold_event_by_event_are_asked_for_the_soonest_games_and_outlive_the_next_poll_of_the_sport(

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 
-COMMANDS = ("demo", "replay", "up", "down", "status", "logs", "schema", "retention", "simulate")
+COMMANDS = ("demo", "replay", "up", "down", "status", "logs", "schema", "retention", "simulate", "books")
 
 
 @pytest.fixture
@@ -29,6 +29,14 @@ def test_the_help_of_a_command_shows_an_example(stratum: CliRunner, command: str
 
     assert result.exit_code == 0
     assert f"Example: stratum {command}" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("command", ["admit", "withdraw", "log"])
+def test_the_help_of_what_can_be_done_with_books_shows_an_example(stratum: CliRunner, command: str) -> None:
+    result = stratum.invoke(app, ["books", command, "--help"])
+
+    assert result.exit_code == 0
+    assert f"Example: stratum books {command}" in " ".join(result.output.split())
 
 
 def test_status_of_nothing_says_how_to_start_it_and_ends_with_three(stratum: CliRunner) -> None:
@@ -57,6 +65,25 @@ def test_stopping_nothing_is_no_error(stratum: CliRunner) -> None:
         (["schema"], "--check or --upgrade"),
         (["schema", "--upgrade"], "stratum up"),
         (["retention"], "stratum up"),
+        (["books"], "--ingest"),
+        (["books", "--home", "elsewhere", "log"], "give --home behind log"),
+        (["books", "log", "--ingest", "127.0.0.1:1"], "stratum status"),
+        (
+            [
+                "books",
+                "withdraw",
+                "newbook",
+                "--reason",
+                "it left",
+                "--by",
+                "ann",
+                "--from",
+                "today",
+                "--ingest",
+                "127.0.0.1:1",
+            ],
+            "with a zone",
+        ),
     ],
 )
 def test_what_is_wrong_is_answered_with_what_to_do(stratum: CliRunner, arguments: list[str], hint: str) -> None:

@@ -44,6 +44,9 @@ def test_every_annotated_rpc_is_in_it_and_no_internal_one(document):
         "WatchSignals",
         "RequestKeyframes",
         "ListQuarantinedBooks",
+        "ListBookDecisions",
+        "AdmitBook",
+        "WithdrawBook",
     }
 
 

@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&stratum/ingest/v1/ingest_service.proto\x12\x11stratum.ingest.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\")\n\x14GetFeedHealthRequest\x12\x11\n\tsport_key\x18\x01 \x03(\t\"G\n\x15GetFeedHealthResponse\x12.\n\x06sports\x18\x01 \x03(\x0b\x32\x1e.stratum.ingest.v1.SportHealth\"\xc9\x03\n\x0bSportHealth\x12\x11\n\tsport_key\x18\x01 \x01(\t\x12;\n\x06status\x18\x02 \x01(\x0e\x32+.stratum.ingest.v1.SportHealth.Status.Value\x12\x34\n\x0bobserved_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x18\n\x0b\x61ge_seconds\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12!\n\x19\x65xpected_interval_seconds\x18\x05 \x01(\x01\x12\x1c\n\x14\x63onsecutive_failures\x18\x06 \x01(\x05\x12\x14\n\x0clast_failure\x18\x07 \x01(\t\x12,\n\x05\x62ooks\x18\x08 \x03(\x0b\x32\x1d.stratum.ingest.v1.BookHealth\x12\x1e\n\x11\x63redits_remaining\x18\t \x01(\x05H\x02\x88\x01\x01\x1a?\n\x06Status\"5\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x06\n\x02OK\x10\x01\x12\t\n\x05STALE\x10\x02\x12\x08\n\x04IDLE\x10\x03\x42\x0e\n\x0c_observed_atB\x0e\n\x0c_age_secondsB\x14\n\x12_credits_remaining\"\xaa\x01\n\nBookHealth\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\x34\n\x0blast_update\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x18\n\x0b\x61ge_seconds\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06quotes\x18\x04 \x01(\x05\x12\x0e\n\x06\x65vents\x18\x05 \x01(\x05\x42\x0e\n\x0c_last_updateB\x0e\n\x0c_age_seconds\",\n\x17RequestKeyframesRequest\x12\x11\n\tevent_ids\x18\x01 \x03(\t\"\x1a\n\x18RequestKeyframesResponse\"\x1d\n\x1bListQuarantinedBooksRequest\"Q\n\x1cListQuarantinedBooksResponse\x12\x31\n\x05\x62ooks\x18\x01 \x03(\x0b\x32\".stratum.ingest.v1.QuarantinedBook\"\xa3\x01\n\x0fQuarantinedBook\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x31\n\rfirst_seen_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_seen_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06quotes\x18\x05 \x01(\x05\x32\xf8\x02\n\rIngestService\x12\x80\x01\n\rGetFeedHealth\x12\'.stratum.ingest.v1.GetFeedHealthRequest\x1a(.stratum.ingest.v1.GetFeedHealthResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/intel/health\x12k\n\x10RequestKeyframes\x12*.stratum.ingest.v1.RequestKeyframesRequest\x1a+.stratum.ingest.v1.RequestKeyframesResponse\x12w\n\x14ListQuarantinedBooks\x12..stratum.ingest.v1.ListQuarantinedBooksRequest\x1a/.stratum.ingest.v1.ListQuarantinedBooksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&stratum/ingest/v1/ingest_service.proto\x12\x11stratum.ingest.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\")\n\x14GetFeedHealthRequest\x12\x11\n\tsport_key\x18\x01 \x03(\t\"G\n\x15GetFeedHealthResponse\x12.\n\x06sports\x18\x01 \x03(\x0b\x32\x1e.stratum.ingest.v1.SportHealth\"\xa8\x05\n\x0bSportHealth\x12\x11\n\tsport_key\x18\x01 \x01(\t\x12;\n\x06status\x18\x02 \x01(\x0e\x32+.stratum.ingest.v1.SportHealth.Status.Value\x12\x34\n\x0bobserved_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x18\n\x0b\x61ge_seconds\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12!\n\x19\x65xpected_interval_seconds\x18\x05 \x01(\x01\x12\x1c\n\x14\x63onsecutive_failures\x18\x06 \x01(\x05\x12\x14\n\x0clast_failure\x18\x07 \x01(\t\x12,\n\x05\x62ooks\x18\x08 \x03(\x0b\x32\x1d.stratum.ingest.v1.BookHealth\x12\x1e\n\x11\x63redits_remaining\x18\t \x01(\x05H\x02\x88\x01\x01\x12\x32\n\x07reasons\x18\n \x03(\x0b\x32!.stratum.ingest.v1.DegradedReason\x12\x1a\n\rchanged_share\x18\x0b \x01(\x01H\x03\x88\x01\x01\x12\x15\n\rmissing_books\x18\x0c \x03(\t\x12\x38\n\x0flast_failure_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x04\x88\x01\x01\x1aW\n\x06Status\"M\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x06\n\x02OK\x10\x01\x12\t\n\x05STALE\x10\x02\x12\x08\n\x04IDLE\x10\x03\x12\x0c\n\x08\x44\x45GRADED\x10\x04\x12\x08\n\x04LATE\x10\x05\x42\x0e\n\x0c_observed_atB\x0e\n\x0c_age_secondsB\x14\n\x12_credits_remainingB\x10\n\x0e_changed_shareB\x12\n\x10_last_failure_at\"\xf4\x01\n\x0e\x44\x65gradedReason\x12:\n\x04kind\x18\x01 \x01(\x0e\x32,.stratum.ingest.v1.DegradedReason.Kind.Value\x12\x11\n\x04\x62ook\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x1az\n\x04Kind\"r\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x10\n\x0cNEVER_POLLED\x10\x01\x12\x10\n\x0cPOLL_OVERDUE\x10\x02\x12\x0f\n\x0bPOLL_FAILED\x10\x03\x12\x10\n\x0c\x42OOK_MISSING\x10\x04\x12\x11\n\rBOOK_NOT_READ\x10\x05\x42\x07\n\x05_book\"\xa7\x02\n\nBookHealth\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\x34\n\x0blast_update\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x18\n\x0b\x61ge_seconds\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06quotes\x18\x04 \x01(\x05\x12\x0e\n\x06\x65vents\x18\x05 \x01(\x05\x12\x1a\n\rchanged_share\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x07missing\x18\x07 \x01(\x08\x12\x30\n\x07seen_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x03\x88\x01\x01\x42\x0e\n\x0c_last_updateB\x0e\n\x0c_age_secondsB\x10\n\x0e_changed_shareB\n\n\x08_seen_at\",\n\x17RequestKeyframesRequest\x12\x11\n\tevent_ids\x18\x01 \x03(\t\"\x1a\n\x18RequestKeyframesResponse\"\x1d\n\x1bListQuarantinedBooksRequest\"Q\n\x1cListQuarantinedBooksResponse\x12\x31\n\x05\x62ooks\x18\x01 \x03(\x0b\x32\".stratum.ingest.v1.QuarantinedBook\"\x8f\x02\n\x0fQuarantinedBook\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x31\n\rfirst_seen_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_seen_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06quotes\x18\x05 \x01(\x05\x12\x0e\n\x06sports\x18\x06 \x03(\t\x12\x0f\n\x07markets\x18\x07 \x03(\t\x12:\n\ncomparison\x18\x08 \x01(\x0b\x32!.stratum.ingest.v1.BookComparisonH\x00\x88\x01\x01\x42\r\n\x0b_comparison\"\xc0\x02\n\x0e\x42ookComparison\x12/\n\x0b\x63ompared_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63ompared_quotes\x18\x02 \x01(\x05\x12\x1a\n\rspread_points\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0ctotal_points\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0fh2h_probability\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0c\x63losest_book\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x1a\n\rclosest_share\x18\x07 \x01(\x01H\x04\x88\x01\x01\x42\x10\n\x0e_spread_pointsB\x0f\n\r_total_pointsB\x12\n\x10_h2h_probabilityB\x0f\n\r_closest_bookB\x10\n\x0e_closest_share\"\x1a\n\x18ListBookDecisionsRequest\"O\n\x19ListBookDecisionsResponse\x12\x32\n\tdecisions\x18\x01 \x03(\x0b\x32\x1f.stratum.ingest.v1.BookDecision\"\xd0\x01\n\x0c\x42ookDecision\x12\x10\n\x08revision\x18\x01 \x01(\x05\x12\x0c\n\x04\x62ook\x18\x02 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\t\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12.\n\ndecided_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa3\x01\n\x10\x41\x64mitBookRequest\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x16\n\x0e\x63\x61nonical_book\x18\x04 \x01(\t\x12\x37\n\x0e\x65\x66\x66\x65\x63tive_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x42\x11\n\x0f_effective_from\"\x9a\x01\n\x11\x41\x64mitBookResponse\x12\x31\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1f.stratum.ingest.v1.BookDecision\x12;\n\x12newest_observation\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x42\x15\n\x13_newest_observation\"\x8e\x01\n\x13WithdrawBookRequest\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x37\n\x0e\x65\x66\x66\x65\x63tive_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x42\x11\n\x0f_effective_from\"\x9d\x01\n\x14WithdrawBookResponse\x12\x31\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1f.stratum.ingest.v1.BookDecision\x12;\n\x12newest_observation\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x42\x15\n\x13_newest_observation2\xa1\x05\n\rIngestService\x12\x80\x01\n\rGetFeedHealth\x12\'.stratum.ingest.v1.GetFeedHealthRequest\x1a(.stratum.ingest.v1.GetFeedHealthResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/intel/health\x12k\n\x10RequestKeyframes\x12*.stratum.ingest.v1.RequestKeyframesRequest\x1a+.stratum.ingest.v1.RequestKeyframesResponse\x12w\n\x14ListQuarantinedBooks\x12..stratum.ingest.v1.ListQuarantinedBooksRequest\x1a/.stratum.ingest.v1.ListQuarantinedBooksResponse\x12n\n\x11ListBookDecisions\x12+.stratum.ingest.v1.ListBookDecisionsRequest\x1a,.stratum.ingest.v1.ListBookDecisionsResponse\x12V\n\tAdmitBook\x12#.stratum.ingest.v1.AdmitBookRequest\x1a$.stratum.ingest.v1.AdmitBookResponse\x12_\n\x0cWithdrawBook\x12&.stratum.ingest.v1.WithdrawBookRequest\x1a\'.stratum.ingest.v1.WithdrawBookResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,23 +40,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETFEEDHEALTHRESPONSE']._serialized_start=167
   _globals['_GETFEEDHEALTHRESPONSE']._serialized_end=238
   _globals['_SPORTHEALTH']._serialized_start=241
-  _globals['_SPORTHEALTH']._serialized_end=698
-  _globals['_SPORTHEALTH_STATUS']._serialized_start=581
-  _globals['_SPORTHEALTH_STATUS']._serialized_end=644
-  _globals['_SPORTHEALTH_STATUS_VALUE']._serialized_start=591
-  _globals['_SPORTHEALTH_STATUS_VALUE']._serialized_end=644
-  _globals['_BOOKHEALTH']._serialized_start=701
-  _globals['_BOOKHEALTH']._serialized_end=871
-  _globals['_REQUESTKEYFRAMESREQUEST']._serialized_start=873
-  _globals['_REQUESTKEYFRAMESREQUEST']._serialized_end=917
-  _globals['_REQUESTKEYFRAMESRESPONSE']._serialized_start=919
-  _globals['_REQUESTKEYFRAMESRESPONSE']._serialized_end=945
-  _globals['_LISTQUARANTINEDBOOKSREQUEST']._serialized_start=947
-  _globals['_LISTQUARANTINEDBOOKSREQUEST']._serialized_end=976
-  _globals['_LISTQUARANTINEDBOOKSRESPONSE']._serialized_start=978
-  _globals['_LISTQUARANTINEDBOOKSRESPONSE']._serialized_end=1059
-  _globals['_QUARANTINEDBOOK']._serialized_start=1062
-  _globals['_QUARANTINEDBOOK']._serialized_end=1225
-  _globals['_INGESTSERVICE']._serialized_start=1228
-  _globals['_INGESTSERVICE']._serialized_end=1604
+  _globals['_SPORTHEALTH']._serialized_end=921
+  _globals['_SPORTHEALTH_STATUS']._serialized_start=742
+  _globals['_SPORTHEALTH_STATUS']._serialized_end=829
+  _globals['_SPORTHEALTH_STATUS_VALUE']._serialized_start=752
+  _globals['_SPORTHEALTH_STATUS_VALUE']._serialized_end=829
+  _globals['_DEGRADEDREASON']._serialized_start=924
+  _globals['_DEGRADEDREASON']._serialized_end=1168
+  _globals['_DEGRADEDREASON_KIND']._serialized_start=1037
+  _globals['_DEGRADEDREASON_KIND']._serialized_end=1159
+  _globals['_DEGRADEDREASON_KIND_VALUE']._serialized_start=1045
+  _globals['_DEGRADEDREASON_KIND_VALUE']._serialized_end=1159
+  _globals['_BOOKHEALTH']._serialized_start=1171
+  _globals['_BOOKHEALTH']._serialized_end=1466
+  _globals['_REQUESTKEYFRAMESREQUEST']._serialized_start=1468
+  _globals['_REQUESTKEYFRAMESREQUEST']._serialized_end=1512
+  _globals['_REQUESTKEYFRAMESRESPONSE']._serialized_start=1514
+  _globals['_REQUESTKEYFRAMESRESPONSE']._serialized_end=1540
+  _globals['_LISTQUARANTINEDBOOKSREQUEST']._serialized_start=1542
+  _globals['_LISTQUARANTINEDBOOKSREQUEST']._serialized_end=1571
+  _globals['_LISTQUARANTINEDBOOKSRESPONSE']._serialized_start=1573
+  _globals['_LISTQUARANTINEDBOOKSRESPONSE']._serialized_end=1654
+  _globals['_QUARANTINEDBOOK']._serialized_start=1657
+  _globals['_QUARANTINEDBOOK']._serialized_end=1928
+  _globals['_BOOKCOMPARISON']._serialized_start=1931
+  _globals['_BOOKCOMPARISON']._serialized_end=2251
+  _globals['_LISTBOOKDECISIONSREQUEST']._serialized_start=2253
+  _globals['_LISTBOOKDECISIONSREQUEST']._serialized_end=2279
+  _globals['_LISTBOOKDECISIONSRESPONSE']._serialized_start=2281
+  _globals['_LISTBOOKDECISIONSRESPONSE']._serialized_end=2360
+  _globals['_BOOKDECISION']._serialized_start=2363
+  _globals['_BOOKDECISION']._serialized_end=2571
+  _globals['_ADMITBOOKREQUEST']._serialized_start=2574
+  _globals['_ADMITBOOKREQUEST']._serialized_end=2737
+  _globals['_ADMITBOOKRESPONSE']._serialized_start=2740
+  _globals['_ADMITBOOKRESPONSE']._serialized_end=2894
+  _globals['_WITHDRAWBOOKREQUEST']._serialized_start=2897
+  _globals['_WITHDRAWBOOKREQUEST']._serialized_end=3039
+  _globals['_WITHDRAWBOOKRESPONSE']._serialized_start=3042
+  _globals['_WITHDRAWBOOKRESPONSE']._serialized_end=3199
+  _globals['_INGESTSERVICE']._serialized_start=3202
+  _globals['_INGESTSERVICE']._serialized_end=3875
 # @@protoc_insertion_point(module_scope)

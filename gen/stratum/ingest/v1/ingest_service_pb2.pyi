@@ -80,20 +80,32 @@ class SportHealth(_message.Message):
             DESCRIPTOR: _descriptor.EnumDescriptor
             UNSPECIFIED: SportHealth.Status._Value.ValueType  # 0
             OK: SportHealth.Status._Value.ValueType  # 1
-            """The last poll succeeded and is no older than three intervals."""
+            """Polls are answered in time, and every book is there and is being read. Silence means that nothing happened."""
             STALE: SportHealth.Status._Value.ValueType  # 2
-            """Polls fail or are late."""
+            """The newest successful poll is older than a quote outlives it (three intervals, at least 180 s), or the provider
+            reads no book any more. Prices are history and silence means nothing; nothing is concluded from them.
+            """
             IDLE: SportHealth.Status._Value.ValueType  # 3
-            """Nothing is being polled: a recording, or an idle sport."""
+            """Nobody asks the provider for this sport: a recording, or a sport that is not polled."""
+            DEGRADED: SportHealth.Status._Value.ValueType  # 4
+            """Prices are fresh and something is missing: `reasons` says what. Trust all but the books it names."""
+            LATE: SportHealth.Status._Value.ValueType  # 5
+            """A poll is overdue by more than an interval, and the quotes still stand. Wait before acting on a price."""
 
         class Value(_Value, metaclass=_ValueEnumTypeWrapper): ...
         UNSPECIFIED: SportHealth.Status.Value.ValueType  # 0
         OK: SportHealth.Status.Value.ValueType  # 1
-        """The last poll succeeded and is no older than three intervals."""
+        """Polls are answered in time, and every book is there and is being read. Silence means that nothing happened."""
         STALE: SportHealth.Status.Value.ValueType  # 2
-        """Polls fail or are late."""
+        """The newest successful poll is older than a quote outlives it (three intervals, at least 180 s), or the provider
+        reads no book any more. Prices are history and silence means nothing; nothing is concluded from them.
+        """
         IDLE: SportHealth.Status.Value.ValueType  # 3
-        """Nothing is being polled: a recording, or an idle sport."""
+        """Nobody asks the provider for this sport: a recording, or a sport that is not polled."""
+        DEGRADED: SportHealth.Status.Value.ValueType  # 4
+        """Prices are fresh and something is missing: `reasons` says what. Trust all but the books it names."""
+        LATE: SportHealth.Status.Value.ValueType  # 5
+        """A poll is overdue by more than an interval, and the quotes still stand. Wait before acting on a price."""
 
         def __init__(
             self,
@@ -113,6 +125,10 @@ class SportHealth(_message.Message):
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
     BOOKS_FIELD_NUMBER: _builtins.int
     CREDITS_REMAINING_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    CHANGED_SHARE_FIELD_NUMBER: _builtins.int
+    MISSING_BOOKS_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_AT_FIELD_NUMBER: _builtins.int
     sport_key: _builtins.str
     status: Global___SportHealth.Status.Value.ValueType
     age_seconds: _builtins.float
@@ -123,12 +139,26 @@ class SportHealth(_message.Message):
     """Why the last poll failed, by kind; empty after a success."""
     credits_remaining: _builtins.int
     """Credits left as the provider last said; absent when it did not."""
+    changed_share: _builtins.float
+    """Share of quotes that a poll finds changed, older polls counting less: half after 10 minutes. Absent without quotes."""
     @_builtins.property
     def observed_at(self) -> _timestamp_pb2.Timestamp:
         """The newest successful poll."""
 
     @_builtins.property
     def books(self) -> _containers.RepeatedCompositeFieldContainer[Global___BookHealth]: ...
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___DegradedReason]:
+        """Why the status is not OK; empty when it is, or when nothing is polled."""
+
+    @_builtins.property
+    def missing_books(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Books that should quote now and do not, by key."""
+
+    @_builtins.property
+    def last_failure_at(self) -> _timestamp_pb2.Timestamp:
+        """The newest poll that failed, kept after a success; absent when none ever did."""
+
     def __init__(
         self,
         *,
@@ -141,25 +171,112 @@ class SportHealth(_message.Message):
         last_failure: _builtins.str = ...,
         books: _abc.Iterable[Global___BookHealth] | None = ...,
         credits_remaining: _builtins.int | None = ...,
+        reasons: _abc.Iterable[Global___DegradedReason] | None = ...,
+        changed_share: _builtins.float | None = ...,
+        missing_books: _abc.Iterable[_builtins.str] | None = ...,
+        last_failure_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds", "_credits_remaining", b"_credits_remaining", "_observed_at", b"_observed_at", "age_seconds", b"age_seconds", "credits_remaining", b"credits_remaining", "observed_at", b"observed_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds", "_changed_share", b"_changed_share", "_credits_remaining", b"_credits_remaining", "_last_failure_at", b"_last_failure_at", "_observed_at", b"_observed_at", "age_seconds", b"age_seconds", "changed_share", b"changed_share", "credits_remaining", b"credits_remaining", "last_failure_at", b"last_failure_at", "observed_at", b"observed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds", "_credits_remaining", b"_credits_remaining", "_observed_at", b"_observed_at", "age_seconds", b"age_seconds", "books", b"books", "consecutive_failures", b"consecutive_failures", "credits_remaining", b"credits_remaining", "expected_interval_seconds", b"expected_interval_seconds", "last_failure", b"last_failure", "observed_at", b"observed_at", "sport_key", b"sport_key", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds", "_changed_share", b"_changed_share", "_credits_remaining", b"_credits_remaining", "_last_failure_at", b"_last_failure_at", "_observed_at", b"_observed_at", "age_seconds", b"age_seconds", "books", b"books", "changed_share", b"changed_share", "consecutive_failures", b"consecutive_failures", "credits_remaining", b"credits_remaining", "expected_interval_seconds", b"expected_interval_seconds", "last_failure", b"last_failure", "last_failure_at", b"last_failure_at", "missing_books", b"missing_books", "observed_at", b"observed_at", "reasons", b"reasons", "sport_key", b"sport_key", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age_seconds: _TypeAlias = _typing.Literal["age_seconds"]  # noqa: Y015
     _WhichOneofArgType__age_seconds: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__changed_share: _TypeAlias = _typing.Literal["changed_share"]  # noqa: Y015
+    _WhichOneofArgType__changed_share: _TypeAlias = _typing.Literal["_changed_share", b"_changed_share"]  # noqa: Y015
     _WhichOneofReturnType__credits_remaining: _TypeAlias = _typing.Literal["credits_remaining"]  # noqa: Y015
     _WhichOneofArgType__credits_remaining: _TypeAlias = _typing.Literal["_credits_remaining", b"_credits_remaining"]  # noqa: Y015
+    _WhichOneofReturnType__last_failure_at: _TypeAlias = _typing.Literal["last_failure_at"]  # noqa: Y015
+    _WhichOneofArgType__last_failure_at: _TypeAlias = _typing.Literal["_last_failure_at", b"_last_failure_at"]  # noqa: Y015
     _WhichOneofReturnType__observed_at: _TypeAlias = _typing.Literal["observed_at"]  # noqa: Y015
     _WhichOneofArgType__observed_at: _TypeAlias = _typing.Literal["_observed_at", b"_observed_at"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__age_seconds) -> _WhichOneofReturnType__age_seconds | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__changed_share) -> _WhichOneofReturnType__changed_share | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__credits_remaining) -> _WhichOneofReturnType__credits_remaining | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_failure_at) -> _WhichOneofReturnType__last_failure_at | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__observed_at) -> _WhichOneofReturnType__observed_at | None: ...
 
 Global___SportHealth: _TypeAlias = SportHealth  # noqa: Y015
+
+@_typing.final
+class DegradedReason(_message.Message):
+    """One thing that is wrong with a feed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Kind(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        class _Value:
+            ValueType = _typing.NewType("ValueType", _builtins.int)
+            V: _TypeAlias = ValueType  # noqa: Y015
+
+        class _ValueEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DegradedReason.Kind._Value.ValueType], _builtins.type):
+            DESCRIPTOR: _descriptor.EnumDescriptor
+            UNSPECIFIED: DegradedReason.Kind._Value.ValueType  # 0
+            NEVER_POLLED: DegradedReason.Kind._Value.ValueType  # 1
+            """No poll of the sport has succeeded yet."""
+            POLL_OVERDUE: DegradedReason.Kind._Value.ValueType  # 2
+            """The newest successful poll is older than two intervals."""
+            POLL_FAILED: DegradedReason.Kind._Value.ValueType  # 3
+            """The newest poll failed; `detail` is the kind of failure, such as `out_of_credits`, `key_refused`, `unavailable`."""
+            BOOK_MISSING: DegradedReason.Kind._Value.ValueType  # 4
+            """A book that was asked for by name, or that has quoted a game that is still to come, quotes nothing."""
+            BOOK_NOT_READ: DegradedReason.Kind._Value.ValueType  # 5
+            """The provider shows the book's quotes and has not read them for more than 15 minutes."""
+
+        class Value(_Value, metaclass=_ValueEnumTypeWrapper): ...
+        UNSPECIFIED: DegradedReason.Kind.Value.ValueType  # 0
+        NEVER_POLLED: DegradedReason.Kind.Value.ValueType  # 1
+        """No poll of the sport has succeeded yet."""
+        POLL_OVERDUE: DegradedReason.Kind.Value.ValueType  # 2
+        """The newest successful poll is older than two intervals."""
+        POLL_FAILED: DegradedReason.Kind.Value.ValueType  # 3
+        """The newest poll failed; `detail` is the kind of failure, such as `out_of_credits`, `key_refused`, `unavailable`."""
+        BOOK_MISSING: DegradedReason.Kind.Value.ValueType  # 4
+        """A book that was asked for by name, or that has quoted a game that is still to come, quotes nothing."""
+        BOOK_NOT_READ: DegradedReason.Kind.Value.ValueType  # 5
+        """The provider shows the book's quotes and has not read them for more than 15 minutes."""
+
+        def __init__(
+            self,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KIND_FIELD_NUMBER: _builtins.int
+    BOOK_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    kind: Global___DegradedReason.Kind.Value.ValueType
+    book: _builtins.str
+    """The book that it is about; absent where it is about the sport."""
+    detail: _builtins.str
+    """For people; of a failed poll the kind of failure."""
+    def __init__(
+        self,
+        *,
+        kind: Global___DegradedReason.Kind.Value.ValueType = ...,
+        book: _builtins.str | None = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_book", b"_book", "book", b"book"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_book", b"_book", "book", b"book", "detail", b"detail", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__book: _TypeAlias = _typing.Literal["book"]  # noqa: Y015
+    _WhichOneofArgType__book: _TypeAlias = _typing.Literal["_book", b"_book"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__book) -> _WhichOneofReturnType__book | None: ...
+
+Global___DegradedReason: _TypeAlias = DegradedReason  # noqa: Y015
 
 @_typing.final
 class BookHealth(_message.Message):
@@ -172,15 +289,26 @@ class BookHealth(_message.Message):
     AGE_SECONDS_FIELD_NUMBER: _builtins.int
     QUOTES_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    CHANGED_SHARE_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    SEEN_AT_FIELD_NUMBER: _builtins.int
     book: _builtins.str
     age_seconds: _builtins.float
     quotes: _builtins.int
     """Quotes in the newest poll."""
     events: _builtins.int
     """Events in which it quoted, of those in the newest poll."""
+    changed_share: _builtins.float
+    """Share of its quotes that a poll finds changed, older polls counting less: half after 10 minutes."""
+    missing: _builtins.bool
+    """It should quote now and does not."""
     @_builtins.property
     def last_update(self) -> _timestamp_pb2.Timestamp:
         """The newest reading that the provider gave."""
+
+    @_builtins.property
+    def seen_at(self) -> _timestamp_pb2.Timestamp:
+        """The newest poll that showed a quote of it; absent when none did."""
 
     def __init__(
         self,
@@ -190,19 +318,30 @@ class BookHealth(_message.Message):
         age_seconds: _builtins.float | None = ...,
         quotes: _builtins.int = ...,
         events: _builtins.int = ...,
+        changed_share: _builtins.float | None = ...,
+        missing: _builtins.bool = ...,
+        seen_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds", "_last_update", b"_last_update", "age_seconds", b"age_seconds", "last_update", b"last_update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds", "_changed_share", b"_changed_share", "_last_update", b"_last_update", "_seen_at", b"_seen_at", "age_seconds", b"age_seconds", "changed_share", b"changed_share", "last_update", b"last_update", "seen_at", b"seen_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds", "_last_update", b"_last_update", "age_seconds", b"age_seconds", "book", b"book", "events", b"events", "last_update", b"last_update", "quotes", b"quotes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds", "_changed_share", b"_changed_share", "_last_update", b"_last_update", "_seen_at", b"_seen_at", "age_seconds", b"age_seconds", "book", b"book", "changed_share", b"changed_share", "events", b"events", "last_update", b"last_update", "missing", b"missing", "quotes", b"quotes", "seen_at", b"seen_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age_seconds: _TypeAlias = _typing.Literal["age_seconds"]  # noqa: Y015
     _WhichOneofArgType__age_seconds: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__changed_share: _TypeAlias = _typing.Literal["changed_share"]  # noqa: Y015
+    _WhichOneofArgType__changed_share: _TypeAlias = _typing.Literal["_changed_share", b"_changed_share"]  # noqa: Y015
     _WhichOneofReturnType__last_update: _TypeAlias = _typing.Literal["last_update"]  # noqa: Y015
     _WhichOneofArgType__last_update: _TypeAlias = _typing.Literal["_last_update", b"_last_update"]  # noqa: Y015
+    _WhichOneofReturnType__seen_at: _TypeAlias = _typing.Literal["seen_at"]  # noqa: Y015
+    _WhichOneofArgType__seen_at: _TypeAlias = _typing.Literal["_seen_at", b"_seen_at"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__age_seconds) -> _WhichOneofReturnType__age_seconds | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__changed_share) -> _WhichOneofReturnType__changed_share | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_update) -> _WhichOneofReturnType__last_update | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seen_at) -> _WhichOneofReturnType__seen_at | None: ...
 
 Global___BookHealth: _TypeAlias = BookHealth  # noqa: Y015
 
@@ -287,6 +426,9 @@ class QuarantinedBook(_message.Message):
     FIRST_SEEN_AT_FIELD_NUMBER: _builtins.int
     LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
     QUOTES_FIELD_NUMBER: _builtins.int
+    SPORTS_FIELD_NUMBER: _builtins.int
+    MARKETS_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
     book: _builtins.str
     title: _builtins.str
     quotes: _builtins.int
@@ -294,6 +436,18 @@ class QuarantinedBook(_message.Message):
     def first_seen_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def last_seen_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def sports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The sports in which it was seen, by key."""
+
+    @_builtins.property
+    def markets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the markets that it quoted, those that Stratum reads, by key; 64 at most."""
+
+    @_builtins.property
+    def comparison(self) -> Global___BookComparison:
+        """How its prices compare with the books that count; absent before the first comparison."""
+
     def __init__(
         self,
         *,
@@ -302,11 +456,294 @@ class QuarantinedBook(_message.Message):
         first_seen_at: _timestamp_pb2.Timestamp | None = ...,
         last_seen_at: _timestamp_pb2.Timestamp | None = ...,
         quotes: _builtins.int = ...,
+        sports: _abc.Iterable[_builtins.str] | None = ...,
+        markets: _abc.Iterable[_builtins.str] | None = ...,
+        comparison: Global___BookComparison | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_comparison", b"_comparison", "comparison", b"comparison", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "quotes", b"quotes", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_comparison", b"_comparison", "book", b"book", "comparison", b"comparison", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "markets", b"markets", "quotes", b"quotes", "sports", b"sports", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__comparison: _TypeAlias = _typing.Literal["comparison"]  # noqa: Y015
+    _WhichOneofArgType__comparison: _TypeAlias = _typing.Literal["_comparison", b"_comparison"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__comparison) -> _WhichOneofReturnType__comparison | None: ...
+
+Global___QuarantinedBook: _TypeAlias = QuarantinedBook  # noqa: Y015
+
+@_typing.final
+class BookComparison(_message.Message):
+    """A quarantined book against the books that count, in one answer of the provider, over games that are still to come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARED_AT_FIELD_NUMBER: _builtins.int
+    COMPARED_QUOTES_FIELD_NUMBER: _builtins.int
+    SPREAD_POINTS_FIELD_NUMBER: _builtins.int
+    TOTAL_POINTS_FIELD_NUMBER: _builtins.int
+    H2H_PROBABILITY_FIELD_NUMBER: _builtins.int
+    CLOSEST_BOOK_FIELD_NUMBER: _builtins.int
+    CLOSEST_SHARE_FIELD_NUMBER: _builtins.int
+    compared_quotes: _builtins.int
+    """Its quotes that at least three books that count quote too."""
+    spread_points: _builtins.float
+    """Median distance from the others' median, of lines in points; absent where nothing could be compared."""
+    total_points: _builtins.float
+    h2h_probability: _builtins.float
+    """The same of the home team's fair probability."""
+    closest_book: _builtins.str
+    """The book that quotes the same line at the same prices most often, and the share of the quotes; absent where none does."""
+    closest_share: _builtins.float
+    @_builtins.property
+    def compared_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        compared_at: _timestamp_pb2.Timestamp | None = ...,
+        compared_quotes: _builtins.int = ...,
+        spread_points: _builtins.float | None = ...,
+        total_points: _builtins.float | None = ...,
+        h2h_probability: _builtins.float | None = ...,
+        closest_book: _builtins.str | None = ...,
+        closest_share: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_closest_book", b"_closest_book", "_closest_share", b"_closest_share", "_h2h_probability", b"_h2h_probability", "_spread_points", b"_spread_points", "_total_points", b"_total_points", "closest_book", b"closest_book", "closest_share", b"closest_share", "compared_at", b"compared_at", "h2h_probability", b"h2h_probability", "spread_points", b"spread_points", "total_points", b"total_points"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_closest_book", b"_closest_book", "_closest_share", b"_closest_share", "_h2h_probability", b"_h2h_probability", "_spread_points", b"_spread_points", "_total_points", b"_total_points", "closest_book", b"closest_book", "closest_share", b"closest_share", "compared_at", b"compared_at", "compared_quotes", b"compared_quotes", "h2h_probability", b"h2h_probability", "spread_points", b"spread_points", "total_points", b"total_points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__closest_book: _TypeAlias = _typing.Literal["closest_book"]  # noqa: Y015
+    _WhichOneofArgType__closest_book: _TypeAlias = _typing.Literal["_closest_book", b"_closest_book"]  # noqa: Y015
+    _WhichOneofReturnType__closest_share: _TypeAlias = _typing.Literal["closest_share"]  # noqa: Y015
+    _WhichOneofArgType__closest_share: _TypeAlias = _typing.Literal["_closest_share", b"_closest_share"]  # noqa: Y015
+    _WhichOneofReturnType__h2h_probability: _TypeAlias = _typing.Literal["h2h_probability"]  # noqa: Y015
+    _WhichOneofArgType__h2h_probability: _TypeAlias = _typing.Literal["_h2h_probability", b"_h2h_probability"]  # noqa: Y015
+    _WhichOneofReturnType__spread_points: _TypeAlias = _typing.Literal["spread_points"]  # noqa: Y015
+    _WhichOneofArgType__spread_points: _TypeAlias = _typing.Literal["_spread_points", b"_spread_points"]  # noqa: Y015
+    _WhichOneofReturnType__total_points: _TypeAlias = _typing.Literal["total_points"]  # noqa: Y015
+    _WhichOneofArgType__total_points: _TypeAlias = _typing.Literal["_total_points", b"_total_points"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__closest_book) -> _WhichOneofReturnType__closest_book | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__closest_share) -> _WhichOneofReturnType__closest_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__h2h_probability) -> _WhichOneofReturnType__h2h_probability | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__spread_points) -> _WhichOneofReturnType__spread_points | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_points) -> _WhichOneofReturnType__total_points | None: ...
+
+Global___BookComparison: _TypeAlias = BookComparison  # noqa: Y015
+
+@_typing.final
+class ListBookDecisionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___QuarantinedBook: _TypeAlias = QuarantinedBook  # noqa: Y015
+Global___ListBookDecisionsRequest: _TypeAlias = ListBookDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListBookDecisionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___BookDecision]: ...
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___BookDecision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBookDecisionsResponse: _TypeAlias = ListBookDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class BookDecision(_message.Message):
+    """What an operator decided about a bookmaker's key, when it takes effect, who and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    BOOK_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """1, 2, 3, … in the order in which they were made, which is the order in which they take effect."""
+    book: _builtins.str
+    before: _builtins.str
+    """Under which key its quotes were kept before, and are kept after; empty: they are quarantined."""
+    after: _builtins.str
+    actor: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def effective_from(self) -> _timestamp_pb2.Timestamp:
+        """Observations at this time and later are read by it."""
+
+    @_builtins.property
+    def decided_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        book: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        effective_from: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        decided_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "effective_from", b"effective_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "after", b"after", "before", b"before", "book", b"book", "decided_at", b"decided_at", "effective_from", b"effective_from", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BookDecision: _TypeAlias = BookDecision  # noqa: Y015
+
+@_typing.final
+class AdmitBookRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    CANONICAL_BOOK_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
+    book: _builtins.str
+    """The provider's key, which is in quarantine."""
+    reason: _builtins.str
+    """Why; kept for ever."""
+    actor: _builtins.str
+    """Who decides."""
+    canonical_book: _builtins.str
+    """The book that it is another name of; empty: it is a book of its own."""
+    @_builtins.property
+    def effective_from(self) -> _timestamp_pb2.Timestamp:
+        """Absent: behind everything that was observed. An earlier time changes nothing that is kept, only what is read later."""
+
+    def __init__(
+        self,
+        *,
+        book: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        canonical_book: _builtins.str = ...,
+        effective_from: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_effective_from", b"_effective_from", "effective_from", b"effective_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_effective_from", b"_effective_from", "actor", b"actor", "book", b"book", "canonical_book", b"canonical_book", "effective_from", b"effective_from", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__effective_from: _TypeAlias = _typing.Literal["effective_from"]  # noqa: Y015
+    _WhichOneofArgType__effective_from: _TypeAlias = _typing.Literal["_effective_from", b"_effective_from"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__effective_from) -> _WhichOneofReturnType__effective_from | None: ...
+
+Global___AdmitBookRequest: _TypeAlias = AdmitBookRequest  # noqa: Y015
+
+@_typing.final
+class AdmitBookResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    NEWEST_OBSERVATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decision(self) -> Global___BookDecision: ...
+    @_builtins.property
+    def newest_observation(self) -> _timestamp_pb2.Timestamp:
+        """The newest observation of any event; what was observed up to it was read without the decision."""
+
+    def __init__(
+        self,
+        *,
+        decision: Global___BookDecision | None = ...,
+        newest_observation: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_observation", b"_newest_observation", "decision", b"decision", "newest_observation", b"newest_observation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_observation", b"_newest_observation", "decision", b"decision", "newest_observation", b"newest_observation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__newest_observation: _TypeAlias = _typing.Literal["newest_observation"]  # noqa: Y015
+    _WhichOneofArgType__newest_observation: _TypeAlias = _typing.Literal["_newest_observation", b"_newest_observation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__newest_observation) -> _WhichOneofReturnType__newest_observation | None: ...
+
+Global___AdmitBookResponse: _TypeAlias = AdmitBookResponse  # noqa: Y015
+
+@_typing.final
+class WithdrawBookRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
+    book: _builtins.str
+    """A key that was admitted."""
+    reason: _builtins.str
+    """Why; kept for ever."""
+    actor: _builtins.str
+    """Who decides."""
+    @_builtins.property
+    def effective_from(self) -> _timestamp_pb2.Timestamp:
+        """Absent: behind everything that was observed."""
+
+    def __init__(
+        self,
+        *,
+        book: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        effective_from: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_effective_from", b"_effective_from", "effective_from", b"effective_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_effective_from", b"_effective_from", "actor", b"actor", "book", b"book", "effective_from", b"effective_from", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__effective_from: _TypeAlias = _typing.Literal["effective_from"]  # noqa: Y015
+    _WhichOneofArgType__effective_from: _TypeAlias = _typing.Literal["_effective_from", b"_effective_from"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__effective_from) -> _WhichOneofReturnType__effective_from | None: ...
+
+Global___WithdrawBookRequest: _TypeAlias = WithdrawBookRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawBookResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    NEWEST_OBSERVATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decision(self) -> Global___BookDecision: ...
+    @_builtins.property
+    def newest_observation(self) -> _timestamp_pb2.Timestamp:
+        """The newest observation of any event; what was observed up to it was read without the decision."""
+
+    def __init__(
+        self,
+        *,
+        decision: Global___BookDecision | None = ...,
+        newest_observation: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_observation", b"_newest_observation", "decision", b"decision", "newest_observation", b"newest_observation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_observation", b"_newest_observation", "decision", b"decision", "newest_observation", b"newest_observation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__newest_observation: _TypeAlias = _typing.Literal["newest_observation"]  # noqa: Y015
+    _WhichOneofArgType__newest_observation: _TypeAlias = _typing.Literal["_newest_observation", b"_newest_observation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__newest_observation) -> _WhichOneofReturnType__newest_observation | None: ...
+
+Global___WithdrawBookResponse: _TypeAlias = WithdrawBookResponse  # noqa: Y015

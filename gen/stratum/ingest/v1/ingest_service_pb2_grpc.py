@@ -50,6 +50,21 @@ class IngestServiceStub:
                 request_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListQuarantinedBooksRequest.SerializeToString,
                 response_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListQuarantinedBooksResponse.FromString,
                 _registered_method=True)
+        self.ListBookDecisions = channel.unary_unary(
+                '/stratum.ingest.v1.IngestService/ListBookDecisions',
+                request_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListBookDecisionsRequest.SerializeToString,
+                response_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListBookDecisionsResponse.FromString,
+                _registered_method=True)
+        self.AdmitBook = channel.unary_unary(
+                '/stratum.ingest.v1.IngestService/AdmitBook',
+                request_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.AdmitBookRequest.SerializeToString,
+                response_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.AdmitBookResponse.FromString,
+                _registered_method=True)
+        self.WithdrawBook = channel.unary_unary(
+                '/stratum.ingest.v1.IngestService/WithdrawBook',
+                request_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.WithdrawBookRequest.SerializeToString,
+                response_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.WithdrawBookResponse.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer:
@@ -57,7 +72,7 @@ class IngestServiceServicer:
     """
 
     def GetFeedHealth(self, request, context):
-        """How fresh the feed is, per sport and per book: check it before trusting silence.
+        """How fresh the feed is, per sport and per book, and what to make of it: check it before trusting silence.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +87,27 @@ class IngestServiceServicer:
 
     def ListQuarantinedBooks(self, request, context):
         """Internal. Bookmakers the provider named that are not in the canonical table: kept, not used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBookDecisions(self, request, context):
+        """Internal. Every decision that operators made about books, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdmitBook(self, request, context):
+        """Internal. From a moment on, a bookmaker that is not in the canonical table counts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawBook(self, request, context):
+        """Internal. From a moment on, a bookmaker that was admitted is quarantined again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +130,21 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.ListQuarantinedBooks,
                     request_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListQuarantinedBooksRequest.FromString,
                     response_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListQuarantinedBooksResponse.SerializeToString,
+            ),
+            'ListBookDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBookDecisions,
+                    request_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListBookDecisionsRequest.FromString,
+                    response_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListBookDecisionsResponse.SerializeToString,
+            ),
+            'AdmitBook': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdmitBook,
+                    request_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.AdmitBookRequest.FromString,
+                    response_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.AdmitBookResponse.SerializeToString,
+            ),
+            'WithdrawBook': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawBook,
+                    request_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.WithdrawBookRequest.FromString,
+                    response_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.WithdrawBookResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +229,87 @@ class IngestService:
             '/stratum.ingest.v1.IngestService/ListQuarantinedBooks',
             stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListQuarantinedBooksRequest.SerializeToString,
             stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListQuarantinedBooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBookDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stratum.ingest.v1.IngestService/ListBookDecisions',
+            stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListBookDecisionsRequest.SerializeToString,
+            stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListBookDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdmitBook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stratum.ingest.v1.IngestService/AdmitBook',
+            stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.AdmitBookRequest.SerializeToString,
+            stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.AdmitBookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawBook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stratum.ingest.v1.IngestService/WithdrawBook',
+            stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.WithdrawBookRequest.SerializeToString,
+            stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.WithdrawBookResponse.FromString,
             options,
             channel_credentials,
             insecure,

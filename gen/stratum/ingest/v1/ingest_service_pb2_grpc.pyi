@@ -17,11 +17,17 @@ class IngestServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetFeedHealth: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.GetFeedHealthRequest, _ingest_service_pb2.GetFeedHealthResponse]
-    """How fresh the feed is, per sport and per book: check it before trusting silence."""
+    """How fresh the feed is, per sport and per book, and what to make of it: check it before trusting silence."""
     RequestKeyframes: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.RequestKeyframesRequest, _ingest_service_pb2.RequestKeyframesResponse]
     """Internal. Asks that the next observation of these events carries everything."""
     ListQuarantinedBooks: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.ListQuarantinedBooksRequest, _ingest_service_pb2.ListQuarantinedBooksResponse]
     """Internal. Bookmakers the provider named that are not in the canonical table: kept, not used."""
+    ListBookDecisions: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.ListBookDecisionsRequest, _ingest_service_pb2.ListBookDecisionsResponse]
+    """Internal. Every decision that operators made about books, oldest first."""
+    AdmitBook: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.AdmitBookRequest, _ingest_service_pb2.AdmitBookResponse]
+    """Internal. From a moment on, a bookmaker that is not in the canonical table counts."""
+    WithdrawBook: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.WithdrawBookRequest, _ingest_service_pb2.WithdrawBookResponse]
+    """Internal. From a moment on, a bookmaker that was admitted is quarantined again."""
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     """What ingest answers."""
@@ -32,7 +38,7 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_service_pb2.GetFeedHealthRequest,
         context: _aio.ServicerContext[_ingest_service_pb2.GetFeedHealthRequest, _abc.Awaitable[_ingest_service_pb2.GetFeedHealthResponse]],
     ) -> _abc.Awaitable[_ingest_service_pb2.GetFeedHealthResponse]:
-        """How fresh the feed is, per sport and per book: check it before trusting silence."""
+        """How fresh the feed is, per sport and per book, and what to make of it: check it before trusting silence."""
 
     @_abc_1.abstractmethod
     def RequestKeyframes(
@@ -49,5 +55,29 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_ingest_service_pb2.ListQuarantinedBooksRequest, _abc.Awaitable[_ingest_service_pb2.ListQuarantinedBooksResponse]],
     ) -> _abc.Awaitable[_ingest_service_pb2.ListQuarantinedBooksResponse]:
         """Internal. Bookmakers the provider named that are not in the canonical table: kept, not used."""
+
+    @_abc_1.abstractmethod
+    def ListBookDecisions(
+        self,
+        request: _ingest_service_pb2.ListBookDecisionsRequest,
+        context: _aio.ServicerContext[_ingest_service_pb2.ListBookDecisionsRequest, _abc.Awaitable[_ingest_service_pb2.ListBookDecisionsResponse]],
+    ) -> _abc.Awaitable[_ingest_service_pb2.ListBookDecisionsResponse]:
+        """Internal. Every decision that operators made about books, oldest first."""
+
+    @_abc_1.abstractmethod
+    def AdmitBook(
+        self,
+        request: _ingest_service_pb2.AdmitBookRequest,
+        context: _aio.ServicerContext[_ingest_service_pb2.AdmitBookRequest, _abc.Awaitable[_ingest_service_pb2.AdmitBookResponse]],
+    ) -> _abc.Awaitable[_ingest_service_pb2.AdmitBookResponse]:
+        """Internal. From a moment on, a bookmaker that is not in the canonical table counts."""
+
+    @_abc_1.abstractmethod
+    def WithdrawBook(
+        self,
+        request: _ingest_service_pb2.WithdrawBookRequest,
+        context: _aio.ServicerContext[_ingest_service_pb2.WithdrawBookRequest, _abc.Awaitable[_ingest_service_pb2.WithdrawBookResponse]],
+    ) -> _abc.Awaitable[_ingest_service_pb2.WithdrawBookResponse]:
+        """Internal. From a moment on, a bookmaker that was admitted is quarantined again."""
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _aio.Server) -> None: ...
