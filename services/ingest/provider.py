@@ -27,6 +27,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from services.ingest.config import Config
 from services.ingest.costs import Endpoint, forecast
 from services.ingest.normalize import read_time
+from services.shared import tracing
 from services.shared.clock import utc_now
 from services.shared.logging import MASK, logger
 
@@ -341,10 +342,13 @@ class OddsApi:
             pause = max(pause, FREQUENCY_PAUSE_SECONDS)
         return min(LONGEST_PAUSE_SECONDS, pause) * random.uniform(1.0, 1.5)  # noqa: S311 - jitter is no secret
 
+    @tracing.traced("provider call")
     async def _attempt(self, path: str, parameters: Mapping[str, str]) -> Answer[object]:
         key = self._config.odds_api_key
         secret = "" if key is None else key.get_secret_value()
         failure: ProviderFailure
+        # Of the address the path alone: the query holds the key.
+        tracing.annotate(**{"http.request.method": "GET", "url.path": path})
         try:
             async with self._session.get(
                 self._config.odds_api_base_url + path,
@@ -360,6 +364,13 @@ class OddsApi:
             # Their texts hold the address, and the address holds the key.
             failure = Unavailable(path, type(error).__name__)
         else:
+            tracing.annotate(
+                **{
+                    "http.response.status_code": response.status,
+                    "http.response.body.size": len(body),
+                    "credits": _whole(response.headers.get("x-requests-last")),
+                }
+            )
             if response.status == 200:
                 decoded = _decoded(path, body)
                 if not isinstance(decoded, UnreadableBody):

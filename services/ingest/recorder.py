@@ -19,9 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ingest import store, wire
 from services.ingest.changes import EventState, Observation, Poll, is_believable, observe_poll
+from services.ingest.cycles import Cycles
 from services.ingest.normalize import SeenEvent
 from services.ingest.provider import Quota
 from services.ingest.store import BookHealth, Lease, PollRow, Rows, SportHealth
+from services.shared import tracing
 from services.shared.clock import utc_now
 from services.shared.database import Database
 from services.shared.outbox import Outbox
@@ -51,8 +53,20 @@ Also = Callable[[AsyncConnection], Awaitable[None]]
 class Recorder:
     """Writes for one holder of the lease. What it remembers between batches is a cache of the state rows."""
 
-    def __init__(self, database: Database, outbox: Outbox, lease: Lease, lease_seconds: float, rate: float) -> None:
-        """`rate` is how much faster the provider's time runs than ours; 0 where it stands still."""
+    def __init__(
+        self,
+        database: Database,
+        outbox: Outbox,
+        lease: Lease,
+        lease_seconds: float,
+        rate: float,
+        cycles: Cycles | None = None,
+    ) -> None:
+        """`rate` is how much faster the provider's time runs than ours; 0 where it stands still.
+
+        `cycles` is told of everything that is kept or noted; a walk through the past has none.
+        """
+        self._cycles = cycles
         self._database = database
         self._outbox = outbox
         self._lease = lease
@@ -63,6 +77,7 @@ class Recorder:
         #: One transaction at a time: a renewal must not wait for the row that our own batch has locked.
         self._turn = asyncio.Lock()
 
+    @tracing.traced("record")
     async def record(self, batch: Sequence[Answered], also: Also | None = None) -> list[bool]:
         """Keeps the polls in order, in one transaction; says of each whether it was believed.
 
@@ -85,7 +100,8 @@ class Recorder:
                 rows.books[sport_key] = tuple(_book_health(sport_key, poll.seen.events))
             await store.write(connection, rows)
             await self._note_health(connection, batch, believed)
-            await self._outbox.add(connection, [wire.outgoing(observation) for observation in told])
+            messages = [wire.outgoing(observation) for observation in told]
+            await self._outbox.add(connection, messages, tracing.traceparent())
             if also is not None:
                 await also(connection)
         self._states = {event_id: state for event_id, state in states.items() if not state.gone}
@@ -93,6 +109,7 @@ class Recorder:
             polls_total.labels(answered.poll.sport_key, "kept" if good else EMPTY_BODY).inc()
             for reason, count in answered.poll.seen.rejected.items():
                 rejected_total.labels(reason).inc(count)
+        self._tell(batch, believed, rows)
         return believed
 
     async def note_failure(self, poll: Poll, kind: str) -> None:
@@ -100,11 +117,23 @@ class Recorder:
         async with self._transaction() as connection:
             await self._note_failure(connection, poll, kind)
         polls_total.labels(poll.sport_key, kind).inc()
+        if self._cycles is not None:
+            self._cycles.failed(poll, kind)
 
     async def renew(self) -> None:
         """Keeps the lease from expiring between polls. Raises LeaseLost."""
         async with self._transaction():
             pass
+
+    def _tell(self, batch: Sequence[Answered], believed: Sequence[bool], rows: Rows) -> None:
+        if self._cycles is None:
+            return
+        kept = iter(rows.polls)
+        for answered, good in zip(batch, believed, strict=True):
+            if good:
+                self._cycles.kept(answered.poll, answered.quota, next(kept))
+            else:
+                self._cycles.failed(answered.poll, EMPTY_BODY, answered.quota)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -71,6 +71,10 @@ class ServiceConfig(BaseSettings):
     log_format: str = Field(default="json", pattern="^(json|console)$")
     drain_seconds: float = Field(default=10.0, ge=0)
     partitions: tuple[int, ...] = tuple(range(PARTITIONS))
+    #: Where traces are sent, by OTLP over gRPC, such as http://collector:4317. Empty: OTEL_EXPORTER_OTLP_ENDPOINT.
+    trace_endpoint: str = ""
+    #: The share of polls, and of calls from outside, that is followed.
+    trace_ratio: float = Field(default=0.01, ge=0, le=1)
 
     @field_validator("log_level", mode="before")
     @classmethod

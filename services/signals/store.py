@@ -45,6 +45,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 from stratum.signals.v1 import signal_pb2 as proto
 
+from services.shared.cycles import cycles_table
 from services.shared.database import Database
 from services.shared.errors import NotFound
 from services.shared.identity import EPOCH, hashed_id, milliseconds
@@ -58,6 +59,8 @@ CHANNEL = "signals_feed"
 
 metadata = MetaData(schema="signals")
 stage = stage_tables(metadata)
+#: What each poll led to here.
+cycles = cycles_table(metadata)
 
 signal = Table(
     "signal",
