@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -224,8 +224,12 @@ class Page(Generic[Value]):
 class OddsApi:
     """The provider's endpoints. Every method raises a `ProviderFailure` of the kind that fits."""
 
-    def __init__(self, session: aiohttp.ClientSession, config: Config) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, config: Config, heard: Callable[[str, bytes], None] | None = None
+    ) -> None:
+        """`heard` is given the path and the bytes of every good answer, before anything is made of it."""
         self._session = session
+        self._heard = heard
         self._config = config
         #: Markets that an endpoint refused: asking again would fail again.
         self._refused: dict[str, set[str]] = {}
@@ -372,6 +376,8 @@ class OddsApi:
                 }
             )
             if response.status == 200:
+                if self._heard is not None:
+                    self._heard(path, body)
                 decoded = _decoded(path, body)
                 if not isinstance(decoded, UnreadableBody):
                     dated = _date(response.headers.get("Date"))
