@@ -67,6 +67,8 @@ DEFAULT_HOME = Path(".stratum")
 Result = TypeVar("Result")
 
 console = Console(highlight=False)
+#: For wide tables: a file or a pipe has no edge at which lines would have to be cut.
+wide = console if console.is_terminal else Console(highlight=False, width=180)
 errors = Console(stderr=True, highlight=False)
 app = typer.Typer(
     help="Watches how bookmakers price NBA games and says, with its reasons, when something worth knowing happens.\n\n"
@@ -384,7 +386,7 @@ def kpis(
         for cycle in known:
             sys.stdout.write(json.dumps(cycle.shown()) + "\n")
     elif known:
-        console.print(indicators.as_table(known))
+        wide.print(indicators.as_table(known))
     else:
         console.print("No cycle has ended yet. A poll is one; what is polled says `stratum status`.")
 
@@ -409,7 +411,7 @@ def doctor(
     if as_json:
         sys.stdout.write(json.dumps(diagnosis.as_json(findings), indent=2) + "\n")
     else:
-        console.print(diagnosis.as_table(findings))
+        wide.print(diagnosis.as_table(findings))
     if diagnosis.failed(findings):
         raise typer.Exit(1)
 

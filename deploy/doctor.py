@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from services.ingest.config import Config as IngestConfig
@@ -304,7 +305,7 @@ def feed(
     )
     if not polls:
         return ok(check, f"{said}; it is not being polled")
-    advice = _FEED_ADVICE.get(last_failure if failures else "", "See `stratum logs ingest`.")
+    advice = _FEED_ADVICE.get(last_failure if failures else "", "See `service ingest` and `lease`: nobody asks.")
     if age_seconds is None or age_seconds > FEED_FAIL_INTERVALS * interval_seconds:
         return fail(check, said, advice)
     if failures or age_seconds > FEED_WARN_INTERVALS * interval_seconds:
@@ -433,10 +434,9 @@ _COLOURS = {Outcome.OK: "green", Outcome.WARN: "yellow", Outcome.FAIL: "red", Ou
 def as_table(findings: Sequence[Finding]) -> Table:
     """For a terminal."""
     table = Table(show_header=False, box=None, padding=(0, 1))
+    for _ in range(2):
+        table.add_column(no_wrap=True)
     for finding in findings:
-        colour = _COLOURS[finding.outcome]
-        said = finding.said.replace("[", r"\[")
-        if finding.advice:
-            said += f"\n→ {finding.advice}"
-        table.add_row(f"[{colour}]{finding.outcome.value:<4}[/]", finding.check, said)
+        said = f"{finding.said}\n→ {finding.advice}" if finding.advice else finding.said
+        table.add_row(f"[{_COLOURS[finding.outcome]}]{finding.outcome.value}[/]", finding.check, escape(said))
     return table

