@@ -76,6 +76,10 @@ class _Cycle:
         self.observed_until = poll.observed_at
         self.interval = poll.expected_interval_seconds
 
+    def went_wrong(self, reason: str) -> None:
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
 
 class Cycles:
     """The cycles of one poller. What a recorder keeps or notes is told to it, and belongs to the sport's open cycle."""
@@ -96,7 +100,7 @@ class Cycles:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                cycle.reasons.append(getattr(error, "kind", type(error).__name__))
+                cycle.went_wrong(getattr(error, "kind", type(error).__name__))
                 await self._close(cycle)
                 raise
             else:
@@ -122,8 +126,7 @@ class Cycles:
         self._spent(cycle, quota or Quota())
         if cycle is not None:
             cycle.seen(poll)
-            if kind not in cycle.reasons:
-                cycle.reasons.append(kind)
+            cycle.went_wrong(kind)
 
     def _spent(self, cycle: _Cycle | None, quota: Quota) -> None:
         before, self._quota = (

@@ -164,7 +164,7 @@ class _Caller(grpc.aio.UnaryUnaryClientInterceptor):
         if not get_current_span().is_recording():
             return await continuation(client_call_details, request)
         method = client_call_details.method
-        name = (method.decode() if isinstance(method, bytes) else method).lstrip("/")
+        name = (method.decode() if isinstance(method, bytes) else method).rpartition(".")[2]
         with _started(name, kind=SpanKind.CLIENT, attributes={"rpc.system": "grpc"}) as here:
             metadata = grpc.aio.Metadata(*(client_call_details.metadata or ()))
             metadata[TRACEPARENT] = _written(here) or ""

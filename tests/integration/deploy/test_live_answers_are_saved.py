@@ -52,6 +52,14 @@ def read(folder: Path) -> int:
         return len(list(recording.bodies()))
 
 
+def names(folder: Path, pattern: str = "*") -> list[str]:
+    return sorted(path.name for path in folder.glob(pattern))
+
+
+def somewhere(folder: Path, text: str) -> bool:
+    return any(text in path.read_text(errors="replace") for path in folder.iterdir())
+
+
 async def test_answers_are_saved_by_the_providers_time_until_the_credits_are_spent(
     provider: FakeProvider, tmp_path: Path
 ) -> None:
@@ -60,7 +68,7 @@ async def test_answers_are_saved_by_the_providers_time_until_the_credits_are_spe
     assert (done.answers, done.credits) == (3, 9)
     assert "10 credits" in done.said
     assert read(tmp_path) == 3
-    assert not any("k3y-of-ours" in path.read_text(errors="replace") for path in tmp_path.iterdir())
+    assert not somewhere(tmp_path, "k3y-of-ours")
 
 
 async def test_a_call_that_gives_nothing_is_counted_and_the_next_is_saved(
@@ -91,7 +99,7 @@ async def test_an_answer_that_repeats_the_key_is_not_saved(provider: FakeProvide
     provider.will_say(an_answer(0))
     with pytest.raises(RecordingError, match="repeated the key"):
         await saving(provider, tmp_path, PLENTY, key="draftkings")
-    assert [path.name for path in tmp_path.iterdir()] == [INDEX]
+    assert names(tmp_path) == [INDEX]
 
 
 async def test_ending_it_by_hand_is_a_good_end(provider: FakeProvider, tmp_path: Path) -> None:
@@ -106,4 +114,4 @@ async def test_ending_it_by_hand_is_a_good_end(provider: FakeProvider, tmp_path:
     done = await task
     assert done.said == "you ended it"
     assert read(tmp_path) == 2
-    assert not list(tmp_path.glob("*.json.gz"))
+    assert names(tmp_path, "*.json.gz") == []

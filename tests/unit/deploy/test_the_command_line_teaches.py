@@ -7,7 +7,10 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 
-COMMANDS = ("demo", "replay", "up", "down", "status", "logs", "schema", "simulate")
+COMMANDS = (
+    *("demo", "replay", "up", "down", "status", "logs", "schema", "simulate"),
+    *("kpis", "doctor", "record", "trace"),
+)
 
 
 @pytest.fixture
@@ -56,6 +59,9 @@ def test_stopping_nothing_is_no_error(stratum: CliRunner) -> None:
         (["logs"], "stratum up"),
         (["schema"], "--check or --upgrade"),
         (["schema", "--upgrade"], "stratum up"),
+        (["kpis"], "stratum up"),
+        (["record", "new"], "ODDS_API_KEY"),
+        (["record", "new", "--base-url", "https://odds-api.com"], "api.the-odds-api.com"),
     ],
 )
 def test_what_is_wrong_is_answered_with_what_to_do(stratum: CliRunner, arguments: list[str], hint: str) -> None:

@@ -1,4 +1,4 @@
-"""One poll followed from the provider's call to the published signal, by a receiver that speaks OTLP."""
+"""A poll on its way through all three services: followed, by a receiver that speaks OTLP, and counted by each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import Table, select
 
 from deploy.traces import Collector, Trace, as_svg, as_text, collecting
 from services.consensus import store as consensus_store
@@ -25,6 +26,7 @@ from services.ingest.testing import SPORT, START, FakeProvider, Reply, a_book, a
 from services.shared import tracing
 from services.shared.bus import MARKETS, OBSERVATIONS, SIGNALS, Bus
 from services.shared.config import ServiceConfig
+from services.shared.cycles import CycleLog, Share, Tallies, add
 from services.shared.database import Database
 from services.shared.outbox import Outbox
 from services.shared.stage import Stage
@@ -133,3 +135,43 @@ async def test_what_is_not_followed_carries_nothing(
     await poll()
     sent = await eventually(lambda: stored(bus, MARKETS))
     assert {each.traceparent for each in [*sent, *await stored(bus, OBSERVATIONS)]} == {None}
+
+
+async def test_each_service_counts_its_share_of_a_poll(
+    polled: tuple[Callable[[], Awaitable[None]], Database, Database],
+) -> None:
+    poll, consensus, signals = polled
+    await poll()
+    await poll()
+
+    async def counted() -> list[list[tuple[Any, ...]]] | None:
+        found = [await shares(consensus, consensus_store.cycles), await shares(signals, signal_store.cycles)]
+        return found if [len(rows) for rows in found] == [2, 2] else None
+
+    at_consensus, at_signals = await eventually(counted)
+    polls = [START, START + minutes(1)]
+    assert at_consensus == [
+        (polls[0], 1, {"consensus_points_written": 1}),
+        (polls[1], 1, {"consensus_points_written": 0}),
+    ]
+    assert at_signals == [(moment, 1, {"signals_created_total": 0}) for moment in polls]
+
+
+async def shares(database: Database, cycles: Table) -> list[tuple[Any, ...]]:
+    """What a stage has counted of each poll."""
+    columns = (cycles.c.observed_at, cycles.c.messages, cycles.c.counts)
+    async with database.begin() as connection:
+        return [tuple(row) for row in await connection.execute(select(*columns).order_by(cycles.c.observed_at))]
+
+
+async def test_batches_of_one_poll_add_up_and_workers_stay_apart(
+    database_for: Callable[[str], Awaitable[Database]],
+) -> None:
+    database = await database_for("signals")
+    for worker, counts in ((0, {"MOVE": 1}), (0, {"MOVE": 2, "STEAM": 1}), (8, {"MOVE": 5})):
+        tallies: Tallies = {}
+        add(tallies, Share(SPORT, START, counts))
+        async with database.begin() as connection:
+            await CycleLog("signals", worker, signal_store.cycles).write(connection, tallies)
+    told = [(messages, counts) for _, messages, counts in await shares(database, signal_store.cycles)]
+    assert sorted(told, key=lambda row: row[0]) == [(1, {"MOVE": 5}), (2, {"MOVE": 3, "STEAM": 1})]
