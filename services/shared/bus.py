@@ -228,8 +228,10 @@ class Bus:
             metrics.outbox_repeated.labels(spec.name).inc()
 
     def _headers(self, spec: StreamSpec, message: Outgoing, batch: dict[str, str]) -> dict[str, str]:
-        followed = {TRACEPARENT: message.traceparent} if message.traceparent else {}
-        return {"Nats-Msg-Id": message.message_id, "Nats-Expected-Stream": spec.name, **batch, **followed}
+        headers = {"Nats-Msg-Id": message.message_id, "Nats-Expected-Stream": spec.name, **batch}
+        if message.traceparent is not None:
+            headers[TRACEPARENT] = message.traceparent
+        return headers
 
     async def _send(self, spec: StreamSpec, message: Outgoing, batch: dict[str, str]) -> None:
         if not self._client.is_connected:

@@ -337,10 +337,11 @@ class Stage(Generic[M, S]):
         batch.touched[delivery.event_id] = event
         batch.waiting.pop(delivery.event_id, None)
         batch.rows.extend(outcome.rows)
-        if (traceparent := tracing.onward(delivery.traceparent)) is not None:
-            batch.outgoing.extend(replace(message, traceparent=traceparent) for message in outcome.outgoing)
-        else:
+        if delivery.traceparent is None:
             batch.outgoing.extend(outcome.outgoing)
+        else:
+            onward = tracing.onward(delivery.traceparent)
+            batch.outgoing.extend(replace(message, traceparent=onward) for message in outcome.outgoing)
         if outcome.share is not None:
             add(batch.cycles, outcome.share)
         batch.applied += 1

@@ -138,10 +138,8 @@ def consuming(stage: str, stream: str, carried: Sequence[str | None]) -> Abstrac
     return _batch(stage, stream, len(carried), distinct[:TRACES_IN_A_BATCH]) if distinct else _NOTHING
 
 
-def onward(carried: str | None) -> str | None:
-    """What a message is to carry that is sent because of one which carried this."""
-    if carried is None:
-        return None
+def onward(carried: str) -> str | None:
+    """What a message is to carry that is sent because of one which carried this; None where its trace ends here."""
     return (_onward.get() or {}).get(carried)
 
 

@@ -71,7 +71,7 @@ def test_a_failure_ends_a_span_with_its_name_and_not_with_its_text(spans: InMemo
 
 def test_a_batch_goes_on_with_every_trace_that_meets_in_it(spans: InMemorySpanExporter) -> None:
     with tracing.consuming("consensus", "OBSERVATIONS", [None, ONE, OTHER, ONE]):
-        carried = [tracing.onward(ONE), tracing.onward(OTHER), tracing.onward(None)]
+        carried = [tracing.onward(ONE), tracing.onward(OTHER), tracing.onward("another")]
         current = tracing.trace_id()
     assert [None if each is None else int(each.split("-")[1], 16) for each in carried] == [1, 2, None]
     assert current == f"{1:032x}"
