@@ -535,11 +535,16 @@ async def _first_signal(home: Home, svg: Path | None) -> None:
         settings = StackSettings(home, free_ports(), Simulated(speed=240.0), environment=followed, gateway=False)
         async with Stack(settings, lambda sentence: console.print(sentence, style="dim")):
             console.print("waiting for a poll that leads to a signal…", style="dim")
-            async with asyncio.timeout(START_SECONDS):
-                async for whole in whole_traces(collector):
-                    if any(span.name == "publish SIGNALS" for span in whole.spans):
-                        _show_trace(whole, svg)
-                        return
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    async for whole in whole_traces(collector):
+                        if any(span.name == "publish SIGNALS" for span in whole.spans):
+                            _show_trace(whole, svg)
+                            return
+            except TimeoutError:
+                _refuse(
+                    f"no poll has led to a signal in {START_SECONDS:.0f} s. Try again when the machine is less busy."
+                )
 
 
 def _show_trace(whole: Trace, svg: Path | None) -> None:

@@ -18,7 +18,6 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 
 import aiohttp
@@ -156,24 +155,23 @@ async def record(
 
     Raises RecordingError where nothing more can come: a refused key, or nobody who answers.
     """
-    progress = Progress()
+    progress, calls, cost = Progress(), 0, cost_of_a_call(config)
     async with open_session() as session:
         keeper = _Keeper(session, config, sport_key, series)
         clock = asyncio.get_running_loop().time
+        due = clock()
         try:
-            for number in count():
+            while not (reached := _reached(limits, progress, calls, cost)):
+                await asyncio.sleep(max(0.0, due - clock()))
                 due = clock() + every_seconds
                 progress = await keeper.ask(progress)
+                calls += 1
                 show(progress)
-                reached = _reached(limits, progress, number + 1, cost_of_a_call(config))
-                if reached:
-                    return _ended(progress, reached)
-                await asyncio.sleep(max(0.0, due - clock()))
+            return _ended(progress, reached)
         except asyncio.CancelledError:
             return _ended(progress, "you ended it")
         finally:
             series.pack()
-    raise AssertionError("counting does not end")
 
 
 class _Keeper:

@@ -61,7 +61,7 @@ class Trace:
     @property
     def services(self) -> list[str]:
         """Through which it went, in order."""
-        return list(dict.fromkeys(span.service for span in self.spans))
+        return list(dict.fromkeys(span.service for span in sorted(self.spans, key=lambda span: span.started)))
 
     @property
     def started(self) -> int:

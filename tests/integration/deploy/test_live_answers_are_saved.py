@@ -88,6 +88,11 @@ async def test_it_stops_when_the_provider_has_no_credits_left_for_another_call(
     assert "2 credits left" in done.said
 
 
+async def test_what_may_cost_nothing_asks_nothing(provider: FakeProvider, tmp_path: Path) -> None:
+    done = await saving(provider, tmp_path, Limits(answers=9, credits=2, megabytes=1.0))
+    assert (done.answers, provider.requests) == (0, [])
+
+
 async def test_a_refused_key_ends_it_and_what_was_saved_can_be_read(provider: FakeProvider, tmp_path: Path) -> None:
     provider.will_say(an_answer(0), Reply({"error_code": "INVALID_KEY"}, status=401))
     with pytest.raises(RecordingError, match="401 INVALID_KEY"):
