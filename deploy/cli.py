@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import os
 import shutil
 import signal
@@ -21,7 +23,9 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import psutil
+import psycopg
 import typer
+from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -29,23 +33,31 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from deploy import books as bookmakers
 from deploy import demo as demonstration
-from deploy import profiles, retention, schema
+from deploy import doctor as diagnosis
+from deploy import examination, profiles, retention, schema
+from deploy import kpis as indicators
 from deploy.children import cpu_seconds
 from deploy.home import Home, Living, OccupiedError, Ports, PortTakenError, free_ports, ports_from, without_taken
+from deploy.installation import Rows, found
 from deploy.local.postgres import PostgresServer
 from deploy.local.process import ServerFailedError
 from deploy.provider import served
+from deploy.record import Limits, RecordingError, Series, cost_of_a_call
+from deploy.record import Progress as RecordProgress
+from deploy.record import record as save
 from deploy.recording import Recording, UnreadableRecordingError, open_recording
 from deploy.replay import Progress as ReplayProgress
 from deploy.replay import Replay, ReplayFailedError, Summary, write_lines
 from deploy.simulator import calibration
 from deploy.simulator.server import opened_now
 from deploy.stack import Live, Market, Recorded, Simulated, Stack, StackFailedError, StackSettings
+from deploy.traces import Trace, as_svg, as_text, collecting, whole_traces
 from gateway.envoy import NOTICE
+from services.ingest.config import Config as IngestConfig
 from services.ingest.normalize import read_time
 from services.shared.clock import utc_now
-from services.shared.config import ConfigurationError
-from services.shared.logging import configure_logging
+from services.shared.config import ConfigurationError, read
+from services.shared.logging import configure_logging, masked
 
 #: Long enough for two starts: the second one where somebody took a port.
 START_SECONDS = 300.0
@@ -59,6 +71,8 @@ DEFAULT_HOME = Path(".stratum")
 Result = TypeVar("Result")
 
 console = Console(highlight=False)
+#: For wide tables: a file or a pipe has no edge at which lines would have to be cut.
+wide = console if console.is_terminal else Console(highlight=False, width=180)
 errors = Console(stderr=True, highlight=False)
 app = typer.Typer(
     help="Watches how bookmakers price NBA games and says, with its reasons, when something worth knowing happens.\n\n"
@@ -485,6 +499,208 @@ async def _simulate(port: int, seed: int, speed: float) -> None:
     async with served(opened_now(utc_now, seed, speed).application(), port) as url:
         console.print(f"listening on {url}; one second here is {speed:g} there. Ctrl-C ends it.", soft_wrap=True)
         await asyncio.Event().wait()
+
+
+DatabaseOption = Annotated[
+    str,
+    typer.Option(
+        "--database-url",
+        envvar="OPERATOR_DATABASE_URL",
+        help="A login that may read every schema, for an installation that is not a home's.",
+    ),
+]
+
+
+@app.command()
+def kpis(
+    home: HomeOption = DEFAULT_HOME,
+    cycles: Annotated[int, typer.Option("--cycles", "-n", min=1, max=10_000, help="How many of the last.")] = 20,
+    sport: Annotated[str, typer.Option("--sport", help="Of one sport alone.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line, newest first.")] = False,
+    database_url: DatabaseOption = "",
+) -> None:
+    """The last poll cycles: what each cost, saw and led to. docs/ops-kpis.md says what each should be.
+
+    Example: `stratum kpis --cycles 10`
+    """
+    place = found(Home(home.absolute()), database_url)
+    if not place.database_url:
+        _refuse(f"nothing runs in {home}. Start it with `stratum up`, or give --database-url.")
+    try:
+        with Rows(place.database_url) as rows:
+            known = indicators.last_cycles(rows, cycles, sport)
+    except psycopg.Error as error:
+        _refuse(f"the database does not answer: {masked(str(error).strip())}. See `stratum doctor`.")
+    if as_json:
+        for cycle in known:
+            sys.stdout.write(json.dumps(cycle.shown()) + "\n")
+    elif known:
+        wide.print(indicators.as_table(known))
+    else:
+        console.print("No cycle has ended yet. A poll is one; what is polled says `stratum status`.")
+
+
+@app.command()
+def doctor(
+    home: HomeOption = DEFAULT_HOME,
+    as_json: Annotated[bool, typer.Option("--json", help="The findings as one JSON object.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask the provider nothing, not even what is free.")
+    ] = False,
+    database_url: DatabaseOption = "",
+) -> None:
+    """Looks at everything an installation needs and says what is wrong and what to do about it. Changes nothing.
+
+    Ends with 0 when nothing fails, with 1 when something does. A warning is no failure. Costs no credits: the provider
+    is asked for its list of sports, which is free.
+
+    Example: `stratum doctor`
+    """
+    findings = _run(examination.examine(found(Home(home.absolute()), database_url), offline=offline))
+    if as_json:
+        sys.stdout.write(json.dumps(diagnosis.as_json(findings), indent=2) + "\n")
+    else:
+        wide.print(diagnosis.as_table(findings))
+    if diagnosis.failed(findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def record(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New, or one that an earlier run has begun.")],
+    sport: Annotated[str, typer.Option("--sport", help="The provider's key.")] = "basketball_nba",
+    every: Annotated[float, typer.Option("--every", metavar="SECONDS", min=1.0, help="Between two calls.")] = 60.0,
+    seconds: Annotated[float, typer.Option("--for", metavar="SECONDS", min=1.0, help="Stop after so long.")] = 3600.0,
+    max_credits: Annotated[
+        int | None, typer.Option("--max-credits", min=0, help="Spend no more. By default what is forecast.")
+    ] = None,
+    max_megabytes: Annotated[float, typer.Option("--max-mb", min=1.0, help="Save no more, before packing.")] = 2000.0,
+    base_url: Annotated[str, typer.Option("--base-url", help="Ask here, such as a `stratum simulate`.")] = "",
+    provider_clock: Annotated[
+        bool, typer.Option("--provider-clock", help="Take the time of the answer's Date, as with a simulator.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before credits are spent.")] = False,
+) -> None:
+    """Save live answers as a recording that `stratum replay` reads.
+
+    What to ask for is in the settings of ingest: ODDS_API_KEY, ODDS_API_MARKETS, ODDS_API_REGIONS and so on. It says
+    first what it will cost. Ctrl-C ends it well; the same command goes on where it stopped. The key is kept nowhere.
+
+    Example: `stratum record recordings/tonight --every 60 --for 14400`
+    """
+    config = _asking(base_url, provider_clock)
+    calls = max(1, math.ceil(seconds / every))
+    cost = cost_of_a_call(config)
+    console.print(
+        f"{calls} calls to {config.odds_api_base_url}, one each {every:g} s, at most {cost} credits each: "
+        f"{calls * cost} in all" + ("." if config.is_live_provider else ", which are no real ones there."),
+        soft_wrap=True,
+    )
+    if config.is_live_provider and not yes and not typer.confirm("Spend them?"):
+        raise typer.Exit(1)
+    limits = Limits(calls, calls * cost if max_credits is None else max_credits, max_megabytes)
+    try:
+        series = Series(folder, sport)
+        if len(series):
+            console.print(f"{folder} holds {len(series)} answers already; going on.")
+        done = _run(_recording(config, sport, series, every, limits))
+    except RecordingError as error:
+        _refuse(str(error))
+    console.print(
+        f"{done.answers} answers saved ({done.bytes / 1e6:.1f} MB before packing), {done.repeated} had a time that was "
+        f"there, {done.failed} failed; {done.credits} credits spent. It ended because {done.said}.\n"
+        f"{folder} holds {len(series)} answers. Next: `stratum replay {folder}`",
+        soft_wrap=True,
+    )
+
+
+def _asking(base_url: str, provider_clock: bool) -> IngestConfig:
+    """The settings of ingest with what the command line says in their place. A stand-in never gets the key."""
+    try:
+        config = read(IngestConfig)
+        given = config.model_dump()
+        if base_url:
+            given["odds_api_base_url"] = base_url
+        if provider_clock:
+            given["odds_api_clock"] = "provider"
+        config = IngestConfig(**given)
+        if not config.is_live_provider:
+            config = IngestConfig(**{**given, "odds_api_key": SecretStr("a-stand-in-needs-no-secret")})
+    except (ConfigurationError, ValidationError) as error:
+        _refuse(str(error))
+    if config.odds_api_key is None:
+        _refuse("there is no key: set ODDS_API_KEY or ODDS_API_KEY_FILE, or give the --base-url of a stand-in.")
+    return config
+
+
+async def _recording(config: IngestConfig, sport: str, series: Series, every: float, limits: Limits) -> RecordProgress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as bar:
+        task = bar.add_task("asking", total=limits.answers, note="")
+
+        def show(progress: RecordProgress) -> None:
+            left = "unknown" if progress.credits_left is None else f"{progress.credits_left:,}"
+            note = f"{progress.bytes / 1e6:.1f} MB, {progress.credits} credits spent, {left} left"
+            bar.update(task, advance=1, description=progress.said, note=note)
+
+        return await save(config, sport, series, every, limits, show)
+
+
+@app.command()
+def trace(
+    listen: Annotated[
+        int | None,
+        typer.Option("--listen", metavar="PORT", help="Only listen, and show every trace that comes, until Ctrl-C."),
+    ] = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Draw the last one shown into this file as well.")] = None,
+) -> None:
+    """One poll followed from the provider's call to the published signal, as a tree with times.
+
+    Runs a simulated market of its own until a poll has led to a signal. With --listen it starts nothing: give its
+    address to a running system as STRATUM_TRACE_ENDPOINT, and STRATUM_TRACE_RATIO=1 to see every poll.
+
+    Example: `stratum trace --svg trace.svg`
+    """
+    if listen is not None:
+        _run(_listen(listen, svg))
+        return
+    with _temporary_home("trace") as home:
+        _run(_first_signal(home, svg))
+
+
+async def _listen(port: int, svg: Path | None) -> None:
+    try:
+        async with collecting(port) as (url, collector):
+            console.print(f"listening: STRATUM_TRACE_ENDPOINT={url} STRATUM_TRACE_RATIO=1 stratum up", soft_wrap=True)
+            async for whole in whole_traces(collector):
+                _show_trace(whole, svg)
+    except RuntimeError:
+        _refuse(f"port {port} is taken. Choose another one, or 0 for a free one.")
+
+
+async def _first_signal(home: Home, svg: Path | None) -> None:
+    async with collecting() as (url, collector):
+        followed = {"STRATUM_TRACE_ENDPOINT": url, "STRATUM_TRACE_RATIO": "1"}
+        settings = StackSettings(home, free_ports(), Simulated(speed=240.0), environment=followed, gateway=False)
+        async with Stack(settings, lambda sentence: console.print(sentence, style="dim")):
+            console.print("waiting for a poll that leads to a signal…", style="dim")
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    async for whole in whole_traces(collector):
+                        if any(span.name == "publish SIGNALS" for span in whole.spans):
+                            _show_trace(whole, svg)
+                            return
+            except TimeoutError:
+                _refuse(
+                    f"no poll has led to a signal in {START_SECONDS:.0f} s. Try again when the machine is less busy."
+                )
+
+
+def _show_trace(whole: Trace, svg: Path | None) -> None:
+    console.print(as_text(whole), soft_wrap=True, markup=False)
+    if svg is not None:
+        svg.write_text(as_svg(whole))
+        console.print(f"drawn in {svg}")
 
 
 async def _supervise(settings: StackSettings) -> None:

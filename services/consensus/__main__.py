@@ -17,6 +17,7 @@ from services.consensus.api import ConsensusApi
 from services.consensus.config import Config
 from services.consensus.events import ConsensusFold
 from services.consensus.store import ConsensusStore
+from services.shared import tracing
 from services.shared.bus import MARKETS, OBSERVATIONS, open_bus
 from services.shared.database import open_database
 from services.shared.server import run, serve
@@ -31,7 +32,7 @@ async def keyframe_requests(ingest_address: str) -> AsyncIterator[Callable[[str]
     if not ingest_address:
         yield None
         return
-    async with grpc.aio.insecure_channel(ingest_address) as channel:
+    async with grpc.aio.insecure_channel(ingest_address, interceptors=tracing.client_interceptors()) as channel:
         ingest = IngestServiceStub(channel)
 
         async def ask(event_id: str) -> None:
@@ -61,6 +62,7 @@ async def main(config: Config) -> None:
             batch_size=config.consensus_batch_size,
             on_gap=ask_for_keyframe,
             cached_events=config.cached_events,
+            cycles=store.cycles,
         )
         await serve(
             config,

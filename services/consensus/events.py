@@ -13,6 +13,7 @@ from services.consensus import board, store, wire
 from services.consensus.board import BoardRules
 from services.consensus.model import Coverage, EventState, MarketKey, MarketState, Observation, Quote, Value
 from services.consensus.store import CurrentMarket
+from services.shared.cycles import Share
 from services.shared.stage import Arrival, Outcome, Outgoing
 
 
@@ -82,6 +83,7 @@ class ConsensusFold:
             state=done.state,
             rows=[done.game, *done.consensus_rows, *done.quote_points, *current],
             outgoing=[Outgoing(message.event_id, f"{message.event_id}:{done.state.revision}", update)],
+            share=Share(message.sport_key, message.observed_at, {"consensus_points_written": len(done.consensus_rows)}),
         )
 
     async def write(self, connection: AsyncConnection, rows: Sequence[Any]) -> None:

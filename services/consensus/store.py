@@ -35,6 +35,7 @@ from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consensus.model import Consensus, ConsensusRow, GameRow, MarketKey, QuotePoint
+from services.shared.cycles import cycles_table
 from services.shared.database import Database
 from services.shared.days import DayPartitions, by_day
 from services.shared.stage import stage_tables
@@ -44,6 +45,8 @@ T = TypeVar("T")
 metadata = MetaData(schema="consensus")
 stage = stage_tables(metadata)
 days = DayPartitions(metadata)
+#: What each poll led to here.
+cycles = cycles_table(metadata)
 
 
 def _moment(name: str, **options: Any) -> Column[datetime]:

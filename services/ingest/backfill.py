@@ -27,6 +27,7 @@ from services.ingest.poller import acquire, release
 from services.ingest.provider import Answer, OddsApi, Page, RateLimited, Unavailable
 from services.ingest.recorder import Answered, Recorder
 from services.ingest.store import Cursor, Lease, LeaseLost
+from services.shared import tracing
 from services.shared.bus import BusError
 from services.shared.database import Database
 from services.shared.logging import logger
@@ -106,7 +107,8 @@ class Backfill:
                 async for batch in batches:
                     cursor = batch[-1].cursor
                     answered = [stop.answered for stop in batch if stop.answered is not None]
-                    await recorder.record(answered, partial(store.save_cursor, cursor=cursor))
+                    with tracing.trace("walk", sport_key=sport_key, answers=len(answered)):
+                        await recorder.record(answered, partial(store.save_cursor, cursor=cursor))
                     self._attempts = 0
                     # The bus writes one batch to its disk while the next is being worked out.
                     if publishing is not None:

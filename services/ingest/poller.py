@@ -16,10 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from services.ingest import store
 from services.ingest.changes import Coverage, Poll
 from services.ingest.config import Config
+from services.ingest.cycles import Cycles
 from services.ingest.normalize import Memory, Seen, normalize
 from services.ingest.provider import Answer, KeyRefused, NotFound, OddsApi, OutOfCredits, ProviderFailure
 from services.ingest.recorder import Answered, Recorder
 from services.ingest.store import Lease, LeaseLost
+from services.shared import tracing
 from services.shared.bus import BusError
 from services.shared.clock import utc_now
 from services.shared.database import Database
@@ -45,6 +47,7 @@ class Poller:
         self._holder = holder
         self._observed: dict[str, datetime] = {}
         self._memories: dict[str, Memory] = {}
+        self._cycles = Cycles(database)
 
     async def run(self) -> NoReturn:
         """Never returns by itself. Loses and regains the lease as the database says."""
@@ -64,7 +67,12 @@ class Poller:
     async def _hold(self, lease: Lease) -> None:
         """One term: what a predecessor left in the outbox first, then every sport, until the lease is lost."""
         recorder = Recorder(
-            self._database, self._outbox, lease, self._config.ingest_lease_seconds, self._config.odds_api_clock_rate
+            self._database,
+            self._outbox,
+            lease,
+            self._config.ingest_lease_seconds,
+            self._config.odds_api_clock_rate,
+            self._cycles,
         )
         try:
             await recorder.renew()
@@ -92,7 +100,8 @@ class Poller:
         clock = asyncio.get_running_loop().time
         due = clock()
         while True:
-            pause = await self.poll(recorder, sport_key)
+            async with self._cycles.cycle(sport_key):
+                pause = await self.poll(recorder, sport_key)
             due = max(due + interval, clock())
             await asyncio.sleep(max(due - clock(), pause))
 
@@ -110,9 +119,13 @@ class Poller:
                 raise
             return OUT_OF_CREDITS_PAUSE_SECONDS if isinstance(failure, OutOfCredits) else 0.0
         observed_at = self._next(sport_key, self._time_of(answer))
-        seen = normalize(
-            answer.value, sport_key, self._memories.setdefault(sport_key, Memory()), recorder.books_at(observed_at)
-        )
+        with tracing.span("normalize"):
+            seen = normalize(
+                answer.value,
+                sport_key,
+                self._memories.setdefault(sport_key, Memory()),
+                recorder.books_at(observed_at),
+            )
         poll = self._poll(sport_key, observed_at, seen, answer.markets)
         await self._keep(recorder, poll, answer)
         if self._config.odds_api_event_markets:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from services.ingest.config import Config
 from services.ingest.costs import Endpoint, forecast
 from services.ingest.normalize import read_time
+from services.shared import tracing
 from services.shared.clock import utc_now
 from services.shared.logging import MASK, logger
 
@@ -223,8 +224,12 @@ class Page(Generic[Value]):
 class OddsApi:
     """The provider's endpoints. Every method raises a `ProviderFailure` of the kind that fits."""
 
-    def __init__(self, session: aiohttp.ClientSession, config: Config) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, config: Config, heard: Callable[[str, bytes], None] | None = None
+    ) -> None:
+        """`heard` is given the path and the bytes of every good answer, before anything is made of it."""
         self._session = session
+        self._heard = heard
         self._config = config
         #: Markets that an endpoint refused: asking again would fail again.
         self._refused: dict[str, set[str]] = {}
@@ -341,10 +346,13 @@ class OddsApi:
             pause = max(pause, FREQUENCY_PAUSE_SECONDS)
         return min(LONGEST_PAUSE_SECONDS, pause) * random.uniform(1.0, 1.5)  # noqa: S311 - jitter is no secret
 
+    @tracing.traced("provider call")
     async def _attempt(self, path: str, parameters: Mapping[str, str]) -> Answer[object]:
         key = self._config.odds_api_key
         secret = "" if key is None else key.get_secret_value()
         failure: ProviderFailure
+        # Of the address the path alone: the query holds the key.
+        tracing.annotate(**{"http.request.method": "GET", "url.path": path})
         try:
             async with self._session.get(
                 self._config.odds_api_base_url + path,
@@ -360,7 +368,16 @@ class OddsApi:
             # Their texts hold the address, and the address holds the key.
             failure = Unavailable(path, type(error).__name__)
         else:
+            tracing.annotate(
+                **{
+                    "http.response.status_code": response.status,
+                    "http.response.body.size": len(body),
+                    "credits": _whole(response.headers.get("x-requests-last")),
+                }
+            )
             if response.status == 200:
+                if self._heard is not None:
+                    self._heard(path, body)
                 decoded = _decoded(path, body)
                 if not isinstance(decoded, UnreadableBody):
                     dated = _date(response.headers.get("Date"))

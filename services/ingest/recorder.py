@@ -20,10 +20,12 @@ from services.ingest import health, store, wire
 from services.ingest.bookmakers import Books, Decision, books_at
 from services.ingest.changes import EventState, Observation, Poll, is_believable, observe_poll
 from services.ingest.comparison import Comparison, compare
+from services.ingest.cycles import Cycles
 from services.ingest.health import SportHealth
 from services.ingest.normalize import normalize
 from services.ingest.provider import Quota
 from services.ingest.store import Lease, PollRow, Rows
+from services.shared import tracing
 from services.shared.clock import utc_now
 from services.shared.database import Database
 from services.shared.outbox import Outbox
@@ -57,8 +59,20 @@ Also = Callable[[AsyncConnection], Awaitable[None]]
 class Recorder:
     """Writes for one holder of the lease. What it remembers between batches is a cache of the state rows."""
 
-    def __init__(self, database: Database, outbox: Outbox, lease: Lease, lease_seconds: float, rate: float) -> None:
-        """`rate` is how much faster the provider's time runs than ours; 0 where it stands still."""
+    def __init__(
+        self,
+        database: Database,
+        outbox: Outbox,
+        lease: Lease,
+        lease_seconds: float,
+        rate: float,
+        cycles: Cycles | None = None,
+    ) -> None:
+        """`rate` is how much faster the provider's time runs than ours; 0 where it stands still.
+
+        `cycles` is told of everything that is kept or noted; a walk through the past has none.
+        """
+        self._cycles = cycles
         self._database = database
         self._outbox = outbox
         self._lease = lease
@@ -73,6 +87,7 @@ class Recorder:
         #: One transaction at a time: a renewal must not wait for the row that our own batch has locked.
         self._turn = asyncio.Lock()
 
+    @tracing.traced("record")
     async def record(self, batch: Sequence[Answered], also: Also | None = None) -> list[bool]:
         """Keeps the polls in order, in one transaction; says of each whether it was believed.
 
@@ -100,7 +115,8 @@ class Recorder:
                 rows.comparisons.extend(self._compare(answered))
             await store.write(connection, rows)
             await self._note_health(connection, batch, believed)
-            await self._outbox.add(connection, [wire.outgoing(observation) for observation in told])
+            messages = [wire.outgoing(observation) for observation in told]
+            await self._outbox.add(connection, messages, tracing.traceparent())
             if also is not None:
                 await also(connection)
         self._states = {event_id: state for event_id, state in states.items() if not state.gone}
@@ -108,6 +124,7 @@ class Recorder:
             polls_total.labels(answered.poll.sport_key, "kept" if good else EMPTY_BODY).inc()
             for reason, count in answered.poll.seen.rejected.items():
                 rejected_total.labels(reason).inc(count)
+        self._tell(batch, believed, rows)
         return believed
 
     def books_at(self, moment: datetime) -> Books:
@@ -132,11 +149,23 @@ class Recorder:
         async with self._transaction() as connection:
             await self._note_failure(connection, poll, kind)
         polls_total.labels(poll.sport_key, kind).inc()
+        if self._cycles is not None:
+            self._cycles.failed(poll, kind)
 
     async def renew(self) -> None:
         """Keeps the lease from expiring between polls. Raises LeaseLost."""
         async with self._transaction():
             pass
+
+    def _tell(self, batch: Sequence[Answered], believed: Sequence[bool], rows: Rows) -> None:
+        if self._cycles is None:
+            return
+        kept = iter(rows.polls)
+        for answered, good in zip(batch, believed, strict=True):
+            if good:
+                self._cycles.kept(answered.poll, answered.quota, next(kept))
+            else:
+                self._cycles.failed(answered.poll, EMPTY_BODY, answered.quota)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -162,6 +162,31 @@ polls = Table(
     #: The newest decision about books by which it was read; 0 for the code's table alone.
     Column("books_revision", Integer, nullable=False, server_default=text("0")),
 )
+#: One row a poll cycle, told of when it is over: how it went and what it cost.
+cycles = Table(
+    "cycles",
+    metadata,
+    Column("sport_key", Text, primary_key=True),
+    Column("observed_at", _MOMENT, primary_key=True),
+    #: The last answer of the cycle: those for single events come after the sport's own.
+    Column("observed_until", _MOMENT, nullable=False),
+    Column("started_at", _MOMENT, nullable=False),
+    Column("completed_at", _MOMENT, nullable=False),
+    Column("duration_ms", Integer, nullable=False),
+    Column("target_interval_seconds", Double, nullable=False),
+    Column("calls", Integer, nullable=False),
+    #: Null where the provider said nothing.
+    Column("requests_last", Integer),
+    Column("requests_used_delta", Integer),
+    Column("requests_remaining", Integer),
+    Column("requests_limit", Integer),
+    Column("events_processed", Integer, nullable=False),
+    Column("quotes_seen", Integer, nullable=False),
+    Column("quotes_changed", Integer, nullable=False),
+    Column("snapshots_inserted", Integer, nullable=False),
+    Column("degraded", Boolean, nullable=False),
+    Column("reasons", ARRAY(Text), nullable=False),
+)
 feed_health = Table(
     "feed_health",
     metadata,
@@ -282,6 +307,34 @@ class PollRow:
     credits_last: int | None = None
     credits_remaining: int | None = None
     books_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CycleRow:
+    """One poll cycle: how it went, what it saw, and what it cost. Counts are of the whole cycle."""
+
+    sport_key: str
+    observed_at: datetime
+    observed_until: datetime
+    started_at: datetime
+    completed_at: datetime
+    duration_ms: int
+    target_interval_seconds: float
+    calls: int
+    #: Credits that its calls cost, as the provider said of each.
+    requests_last: int | None
+    #: Credits by which the provider's own count of the key rose: more than `requests_last` where a failed attempt was
+    #: charged, or somebody else uses the key.
+    requests_used_delta: int | None
+    requests_remaining: int | None
+    requests_limit: int | None
+    events_processed: int
+    quotes_seen: int
+    quotes_changed: int
+    snapshots_inserted: int
+    degraded: bool
+    #: Kinds of failure, by the words of health and metrics.
+    reasons: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -485,6 +538,12 @@ async def note_failure(
     )
     await _insert(connection, _POLLS, [PollRow(sport_key, failed_at, failure=kind)])
     await _insert(connection, _TALLIES, [_TallyRow(sport_key, "failed_polls", kind, 1)])
+
+
+async def write_cycle(connection: AsyncConnection, row: CycleRow) -> None:
+    """A cycle is over. One that is there already is the same row."""
+    values = {name: getattr(row, name) for name in _names(cycles)} | {"reasons": list(row.reasons)}
+    await connection.execute(insert(cycles).values(values).on_conflict_do_nothing())
 
 
 async def load_health(

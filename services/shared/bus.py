@@ -35,6 +35,7 @@ from nats.js.api import (
 from services.shared import metrics
 from services.shared.config import PARTITIONS, ServiceConfig
 from services.shared.logging import logger
+from services.shared.tracing import TRACEPARENT
 
 log = logger(__name__)
 
@@ -114,6 +115,8 @@ class Outgoing:
     event_id: str
     message_id: str
     payload: bytes
+    #: Of the trace that it is part of, where that is followed.
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,8 @@ class Delivery:
     partition: int
     event_id: str
     payload: bytes
+    #: Of the trace that it is part of, where that is followed.
+    traceparent: str | None = None
 
 
 def is_token(event_id: str) -> bool:
@@ -223,7 +228,10 @@ class Bus:
             metrics.outbox_repeated.labels(spec.name).inc()
 
     def _headers(self, spec: StreamSpec, message: Outgoing, batch: dict[str, str]) -> dict[str, str]:
-        return {"Nats-Msg-Id": message.message_id, "Nats-Expected-Stream": spec.name, **batch}
+        headers = {"Nats-Msg-Id": message.message_id, "Nats-Expected-Stream": spec.name, **batch}
+        if message.traceparent is not None:
+            headers[TRACEPARENT] = message.traceparent
+        return headers
 
     async def _send(self, spec: StreamSpec, message: Outgoing, batch: dict[str, str]) -> None:
         if not self._client.is_connected:
@@ -415,7 +423,8 @@ class Reader:
         self._asked -= 1
         self.pending = metadata.num_pending
         _, partition, event_id = message.subject.split(".", 2)
-        self._waiting.append(Delivery(metadata.sequence.stream, int(partition), event_id, message.data))
+        followed = message.headers.get(TRACEPARENT) if message.headers else None
+        self._waiting.append(Delivery(metadata.sequence.stream, int(partition), event_id, message.data, followed))
         self._arrived.set()
 
     def _take_status(self, status: str, headers: dict[str, str]) -> None:

@@ -84,6 +84,10 @@ class ServiceConfig(BaseSettings):
     #: Events whose states a stage keeps in memory, about 60 kB each. With fewer than a board has, and the board coming
     #: in order poll after poll, every state is read back from the database at every poll.
     cached_events: int = Field(default=10_000, ge=0)
+    #: Where traces are sent, by OTLP over gRPC, such as http://collector:4317. Empty: OTEL_EXPORTER_OTLP_ENDPOINT.
+    trace_endpoint: str = ""
+    #: The share of polls, and of calls from outside, that is followed.
+    trace_ratio: float = Field(default=0.01, ge=0, le=1)
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -10,6 +10,8 @@ from typing import Any
 
 import structlog
 
+from services.shared import tracing
+
 MASK = "***"
 _SECRET_NAME = re.compile(r"password|passwd|secret|token|api_?key|authorization|pepper|credential", re.IGNORECASE)
 #: `name=value`, `name: value` and `'name': 'value'`, as they turn up in addresses, headers and others' messages.
@@ -45,10 +47,19 @@ def mask_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     return {name: _without_secrets(value, name) for name, value in event.items()}
 
 
+def _add_trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """By what a line's trace is found, where it is being followed."""
+    trace_id = tracing.trace_id()
+    if trace_id is not None:
+        event["trace_id"] = trace_id
+    return event
+
+
 def configure_logging(service: str, level: str = "INFO", form: str = "json") -> None:
     """Sends our logs and those of every library through one pipeline. `form` is json or console."""
     shared: Sequence[Any] = (
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),

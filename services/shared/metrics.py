@@ -30,3 +30,10 @@ stage_cached_events = Gauge("stratum_stage_cached_events", "Event states held in
 
 outbox_published = Counter("stratum_outbox_published_total", "Messages that the bus has acknowledged.", ["stream"])
 outbox_repeated = Counter("stratum_outbox_repeated_total", "Published messages that the bus knew already.", ["stream"])
+
+cycle_messages = Counter("stratum_cycle_messages_total", "Messages of polls that were applied.", ["stage", "sport_key"])
+cycle_results = Counter(
+    "stratum_cycle_results_total",
+    "What polls led to, by the names of docs/ops-kpis.md.",
+    ["stage", "sport_key", "result"],
+)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.shared import tracing
 from services.shared.bus import ALL_PARTITIONS, ATOMIC_BATCH, Bus, Outgoing, StreamSpec, is_token, partition_of
 from services.shared.database import Database
 from services.shared.tables import StageTables
@@ -31,29 +32,44 @@ class Outbox:
             "CAST(:event_ids AS text[]), CAST(:message_ids AS text[]), CAST(:payloads AS bytea[])) WITH ORDINALITY "
             "AS message (partition, event_id, message_id, payload, number) ORDER BY number"
         )
+        #: The same, and its trace: only of a followed one.
+        self._insert_followed = text(
+            f"INSERT INTO {table} (partition, event_id, message_id, payload, traceparent) "  # noqa: S608 - the same
+            "SELECT partition, event_id, message_id, payload, traceparent FROM unnest(CAST(:partitions AS smallint[]), "
+            "CAST(:event_ids AS text[]), CAST(:message_ids AS text[]), CAST(:payloads AS bytea[]), "
+            "CAST(:traceparents AS text[])) WITH ORDINALITY "
+            "AS message (partition, event_id, message_id, payload, traceparent, number) ORDER BY number"
+        )
         self._oldest = text(
-            f"SELECT id, event_id, message_id, payload FROM {table} WHERE {owned} "  # noqa: S608 - our own table's name
+            f"SELECT id, event_id, message_id, payload, traceparent FROM {table} WHERE {owned} "  # noqa: S608 - our own table's name
             f"ORDER BY id LIMIT {ATOMIC_BATCH}"
         )
         self._remove = text(f"DELETE FROM {table} WHERE id = ANY(CAST(:ids AS bigint[]))")  # noqa: S608 - the same
         self._any = text(f"SELECT EXISTS (SELECT FROM {table} WHERE {owned})")  # noqa: S608 - the same
 
-    async def add(self, connection: AsyncConnection, messages: Sequence[Outgoing]) -> None:
-        """Keeps the messages in the caller's transaction. Raises ValueError for an id that no subject can hold."""
+    async def add(
+        self, connection: AsyncConnection, messages: Sequence[Outgoing], traceparent: str | None = None
+    ) -> None:
+        """Keeps the messages in the caller's transaction. Raises ValueError for an id that no subject can hold.
+
+        `traceparent` is of the trace, if one is followed, that those are part of which say nothing of their own.
+        """
         if not messages:
             return
         for message in messages:
             if not is_token(message.event_id):
                 raise ValueError(f"an event id that cannot be published: {message.event_id!r}")
-        await connection.execute(
-            self._insert,
-            {
-                "partitions": [partition_of(message.event_id) for message in messages],
-                "event_ids": [message.event_id for message in messages],
-                "message_ids": [message.message_id for message in messages],
-                "payloads": [message.payload for message in messages],
-            },
-        )
+        columns = {
+            "partitions": [partition_of(message.event_id) for message in messages],
+            "event_ids": [message.event_id for message in messages],
+            "message_ids": [message.message_id for message in messages],
+            "payloads": [message.payload for message in messages],
+        }
+        traceparents = [message.traceparent or traceparent for message in messages]
+        if any(traceparents):
+            await connection.execute(self._insert_followed, {**columns, "traceparents": traceparents})
+        else:
+            await connection.execute(self._insert, columns)
 
     async def publish(self, partitions: Sequence[int] = ALL_PARTITIONS) -> int:
         """Publishes everything that these partitions hold, in order, and removes what the bus has; returns how many.
@@ -67,7 +83,9 @@ class Outbox:
                 rows = (await connection.execute(self._oldest, {"partitions": list(partitions)})).all()
             if not rows:
                 return published
-            await self._bus.publish(self.target, [Outgoing(row.event_id, row.message_id, row.payload) for row in rows])
+            messages = [Outgoing(row.event_id, row.message_id, row.payload, row.traceparent) for row in rows]
+            with tracing.span(f"publish {self.target.name}", messages=len(messages)):
+                await self._bus.publish(self.target, messages)
             async with self._database.begin() as connection:
                 # A removal that a crash undoes costs a repeat, so it need not wait for the disk.
                 await connection.execute(text("SET LOCAL synchronous_commit = off"))

@@ -28,7 +28,7 @@ from grpc_status import rpc_status
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 
-from services.shared import metrics
+from services.shared import metrics, tracing
 from services.shared.config import ServiceConfig, load
 from services.shared.errors import DOMAIN, DeadlineExceeded, DomainError
 from services.shared.logging import configure_logging, logger, masked
@@ -58,7 +58,12 @@ def run(config_class: type[Config], main: Callable[[Config], Coroutine[Any, Any,
     # single cycle, so it is walked seldom.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    uvloop.run(main(config))
+    if tracing.configure(name, config):
+        log.info("following", trace_ratio=config.trace_ratio)
+    try:
+        uvloop.run(main(config))
+    finally:
+        tracing.close()
 
 
 async def serve(
@@ -224,7 +229,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, behaviour: Any, method: str) -> Any:
         async def answer(request: Any, context: Any) -> Any:
-            with _Call(context, method) as call:
+            with tracing.serving(method, context.invocation_metadata() or ()), _Call(context, method) as call:
                 try:
                     # A deadline of the caller's is gRPC's own business.
                     async with asyncio.timeout(

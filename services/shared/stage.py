@@ -23,14 +23,15 @@ import asyncio
 import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.shared import metrics
+from services.shared import metrics, tracing
 from services.shared.bus import ALL_PARTITIONS, Bus, Delivery, Outgoing, Reader, StreamSpec, StreamState
+from services.shared.cycles import QUIET_SECONDS, CycleLog, Share, Tallies, add
 from services.shared.database import Database
 from services.shared.errors import Malformed
 from services.shared.logging import logger
@@ -81,6 +82,8 @@ class Outcome(Generic[S]):
     state: S
     rows: Sequence[Any] = ()
     outgoing: Sequence[Outgoing] = ()
+    #: What it adds to the poll that it came from.
+    share: Share | None = None
 
 
 class Fold(Protocol[M, S]):
@@ -128,6 +131,7 @@ class _Batch(Generic[S]):
     touched: dict[str, _EventState[S]] = field(default_factory=dict)
     rows: list[Any] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
+    cycles: Tallies = field(default_factory=dict)
     dead: list[tuple[Delivery, str]] = field(default_factory=list)
     #: Events that a message found waiting, or left waiting, for a keyframe.
     waiting: dict[str, None] = field(default_factory=dict)
@@ -152,6 +156,7 @@ class Stage(Generic[M, S]):
         batch_size: int = 500,
         on_gap: Callable[[str], Awaitable[None]] | None = None,
         cached_events: int = 10_000,
+        cycles: Table | None = None,
     ) -> None:
         self.name = name
         self._database = database
@@ -165,6 +170,7 @@ class Stage(Generic[M, S]):
         self._on_gap = on_gap
         self._cached_events = cached_events
         self._outbox = Outbox(database, bus, tables, target) if target is not None else None
+        self._cycles = CycleLog(name, self._partitions[0], cycles)
         self._sql = _Statements(tables)
         # A cache of the event_state rows and nothing more: emptied by every failure.
         self._cache: OrderedDict[str, _EventState[S]] = OrderedDict()
@@ -212,8 +218,12 @@ class Stage(Generic[M, S]):
         ) as reader:
             while True:
                 self._note_lag(reader)
-                deliveries = await reader.next_batch(self._batch_size, _WAIT_SECONDS)
-                if deliveries:
+                wait = QUIET_SECONDS if self._cycles.waiting else _WAIT_SECONDS
+                deliveries = await reader.next_batch(self._batch_size, wait)
+                if not deliveries:
+                    self._cycles.quiet()
+                    continue
+                with tracing.consuming(self.name, self._source.name, [each.traceparent for each in deliveries]):
                     positions = await self._apply(identity, positions, deliveries)
                     await self._publish()
                 self._failures = 0
@@ -272,10 +282,11 @@ class Stage(Generic[M, S]):
                 )
                 self._held_all(moved.rowcount, len(positions))
                 states = await self._load_states(connection, fresh)
-                for number, delivery in enumerate(fresh):
-                    if number % 16 == 15:
-                        await asyncio.sleep(0)  # the RPCs of this process do not wait for a whole batch
-                    self._fold_one(batch, states[delivery.event_id], delivery)
+                with tracing.span("fold", messages=len(fresh)):
+                    for number, delivery in enumerate(fresh):
+                        if number % 16 == 15:
+                            await asyncio.sleep(0)  # the RPCs of this process do not wait for a whole batch
+                        self._fold_one(batch, states[delivery.event_id], delivery)
                 await self._store(connection, batch, identity)
         self._remember(states)
         self._count(batch, len(deliveries))
@@ -326,7 +337,13 @@ class Stage(Generic[M, S]):
         batch.touched[delivery.event_id] = event
         batch.waiting.pop(delivery.event_id, None)
         batch.rows.extend(outcome.rows)
-        batch.outgoing.extend(outcome.outgoing)
+        if delivery.traceparent is None:
+            batch.outgoing.extend(outcome.outgoing)
+        else:
+            onward = tracing.onward(delivery.traceparent)
+            batch.outgoing.extend(replace(message, traceparent=onward) for message in outcome.outgoing)
+        if outcome.share is not None:
+            add(batch.cycles, outcome.share)
         batch.applied += 1
 
     @staticmethod
@@ -335,6 +352,7 @@ class Stage(Generic[M, S]):
         batch.touched[event_id] = event
         batch.waiting[event_id] = None
 
+    @tracing.traced("write")
     async def _store(self, connection: AsyncConnection, batch: _Batch[S], identity: str) -> None:
         if batch.rows:
             await self._fold.write(connection, batch.rows)
@@ -342,6 +360,7 @@ class Stage(Generic[M, S]):
             if self._outbox is None:
                 raise TypeError(f"the stage {self.name} has messages to send and no stream to send them to")
             await self._outbox.add(connection, batch.outgoing)
+        await self._cycles.write(connection, batch.cycles)
         if batch.dead:
             await connection.execute(
                 self._sql.bury,
@@ -381,6 +400,7 @@ class Stage(Generic[M, S]):
         metrics.stage_messages.labels(self.name, "repeated").inc(batch.repeated)
         metrics.stage_dead_letters.labels(self.name).inc(len(batch.dead))
         metrics.stage_gaps.labels(self.name).inc(batch.gaps)
+        self._cycles.committed(batch.cycles)
         for delivery, reason in batch.dead:
             log.error(
                 "message not readable",

@@ -59,6 +59,8 @@ def stage_tables(metadata: MetaData) -> StageTables:
             Column("event_id", Text, nullable=False),
             Column("message_id", Text, nullable=False),
             Column("payload", LargeBinary, nullable=False),
+            #: Of a message whose trace is followed; between the commit and publishing it has nowhere else to be.
+            Column("traceparent", Text),
         ),
         dead_letter=Table(
             "dead_letter",

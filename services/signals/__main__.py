@@ -15,7 +15,7 @@ from services.signals.api import SignalsApi
 from services.signals.config import Config
 from services.signals.events import SignalEvents, keyframes_of
 from services.signals.feed import Feed
-from services.signals.store import SignalStore, stage
+from services.signals.store import SignalStore, cycles, stage
 
 SERVICE = signals_service_pb2.DESCRIPTOR.services_by_name["SignalsService"].full_name
 
@@ -36,12 +36,13 @@ async def main(config: Config) -> None:
             database,
             bus,
             fold,
-            MARKETS,
-            SIGNALS,
-            stage,
-            config.partitions,
+            source=MARKETS,
+            target=SIGNALS,
+            tables=stage,
+            partitions=config.partitions,
             on_gap=request_keyframe,
             cached_events=config.cached_events,
+            cycles=cycles,
         )
         await serve(
             config,

@@ -13,7 +13,9 @@ from stratum.ingest.v1.ingest_service_pb2 import RequestKeyframesRequest
 from stratum.ingest.v1.ingest_service_pb2_grpc import IngestServiceStub
 from stratum.signals.v1.events_pb2 import SignalDetected
 
+from services.shared import tracing
 from services.shared.clock import utc_now
+from services.shared.cycles import Share
 from services.shared.errors import Malformed
 from services.shared.stage import Arrival, Outcome, Outgoing
 from services.signals import store, wire
@@ -69,7 +71,8 @@ class SignalEvents:
             Outgoing(each.signal.event_id, each.signal.id, wire.serialized(SignalDetected(signal=each.signal)))
             for each in found
         ]
-        return Outcome(after, [*found, *suppressions], outgoing)
+        share = Share(message.sport_key, message.observed_at, created(signals))
+        return Outcome(after, [*found, *suppressions], outgoing, share)
 
     async def write(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Suppressions first; the feed last, because it is locked from then until the commit.
@@ -88,13 +91,22 @@ async def keyframes_of(ingest_address: str) -> AsyncIterator[Callable[[str], Awa
     if not ingest_address:
         yield None
         return
-    async with grpc.aio.insecure_channel(ingest_address) as channel:
+    async with grpc.aio.insecure_channel(ingest_address, interceptors=tracing.client_interceptors()) as channel:
         ingest = IngestServiceStub(channel)
 
         async def request(event_id: str) -> None:
             await ingest.RequestKeyframes(RequestKeyframesRequest(event_ids=[event_id]))
 
         yield request
+
+
+def created(signals: Sequence[DetectedSignal]) -> dict[str, int]:
+    """How many signals there are, in all and by type, as the poll's KPIs name them."""
+    counts = {"signals_created_total": len(signals)}
+    for signal in signals:
+        name = f"signals_created_by_type.{signal.signal_type.value}"
+        counts[name] = counts.get(name, 0) + 1
+    return counts
 
 
 def found_signals(signals: Sequence[DetectedSignal]) -> list[FoundSignal]:

@@ -46,6 +46,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 from stratum.signals.v1 import signal_pb2 as proto
 
+from services.shared.cycles import cycles_table
 from services.shared.database import Database
 from services.shared.days import DayPartitions, by_day
 from services.shared.errors import NotFound
@@ -61,6 +62,8 @@ CHANNEL = "signals_feed"
 metadata = MetaData(schema="signals")
 stage = stage_tables(metadata)
 days = DayPartitions(metadata)
+#: What each poll led to here.
+cycles = cycles_table(metadata)
 
 signal = Table(
     "signal",

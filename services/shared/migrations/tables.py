@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 
 def create_stage_tables_v1(schema: str) -> None:
@@ -52,3 +53,33 @@ def drop_stage_tables_v1(schema: str) -> None:
     """The way back of `create_stage_tables_v1`."""
     for table in ("dead_letter", "outbox", "event_state", "position"):
         op.drop_table(table, schema=schema)
+
+
+def add_traceparent_v1(schema: str) -> None:
+    """A message in the outbox keeps its trace. Without a default the table is not rewritten."""
+    op.add_column("outbox", sa.Column("traceparent", sa.Text), schema=schema)
+
+
+def drop_traceparent_v1(schema: str) -> None:
+    """The way back of `add_traceparent_v1`."""
+    op.drop_column("outbox", "traceparent", schema=schema)
+
+
+def create_stage_cycles_v1(schema: str) -> None:
+    """A stage's share of each poll, as `services.shared.cycles.cycles_table` first declared it."""
+    op.create_table(
+        "cycles",
+        sa.Column("sport_key", sa.Text, primary_key=True),
+        sa.Column("observed_at", sa.DateTime(timezone=True), primary_key=True),
+        sa.Column("worker", sa.SmallInteger, primary_key=True, autoincrement=False),
+        sa.Column("messages", sa.Integer, nullable=False),
+        sa.Column("counts", postgresql.JSONB, nullable=False),
+        sa.Column("first_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
+        sa.Column("last_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
+        schema=schema,
+    )
+
+
+def drop_stage_cycles_v1(schema: str) -> None:
+    """The way back of `create_stage_cycles_v1`."""
+    op.drop_table("cycles", schema=schema)

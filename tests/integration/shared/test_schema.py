@@ -29,10 +29,11 @@ metadata = MetaData(schema="{service}")
 tables = stage_tables(metadata)
 """
 MIGRATION = """
-from services.shared.migrations.tables import create_stage_tables_v1, drop_stage_tables_v1
+from services.shared.migrations.tables import add_traceparent_v1, create_stage_tables_v1
+from services.shared.migrations.tables import drop_stage_tables_v1, drop_traceparent_v1
 revision, down_revision, branch_labels, depends_on = "0001", None, None, None
-def upgrade(): create_stage_tables_v1("{service}")
-def downgrade(): drop_stage_tables_v1("{service}")
+def upgrade(): create_stage_tables_v1("{service}"), add_traceparent_v1("{service}")
+def downgrade(): drop_traceparent_v1("{service}"), drop_stage_tables_v1("{service}")
 """
 
 

@@ -7,7 +7,10 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 
-COMMANDS = ("demo", "replay", "up", "down", "status", "logs", "schema", "retention", "simulate", "books")
+COMMANDS = (
+    *("demo", "replay", "up", "down", "status", "logs", "schema", "retention", "simulate"),
+    *("books", "kpis", "doctor", "record", "trace"),
+)
 
 
 @pytest.fixture
@@ -84,6 +87,9 @@ def test_stopping_nothing_is_no_error(stratum: CliRunner) -> None:
             ],
             "with a zone",
         ),
+        (["kpis"], "stratum up"),
+        (["record", "new"], "ODDS_API_KEY"),
+        (["record", "new", "--base-url", "https://odds-api.com"], "api.the-odds-api.com"),
     ],
 )
 def test_what_is_wrong_is_answered_with_what_to_do(stratum: CliRunner, arguments: list[str], hint: str) -> None:

@@ -55,7 +55,16 @@ def test_services_are_where_the_gateway_was_told(configuration):
 
 
 @pytest.mark.parametrize(
-    "said", ["x-request-id", "x-stratum-principal", "x-envoy-retry-on", "grpc-timeout", "content-type"]
+    "said",
+    [
+        "x-request-id",
+        "traceparent",
+        "tracestate",
+        "x-stratum-principal",
+        "x-envoy-retry-on",
+        "grpc-timeout",
+        "content-type",
+    ],
 )
 def test_what_only_we_may_say_is_removed_first_of_all(manager, said):
     (early,) = manager["early_header_mutation_extensions"]

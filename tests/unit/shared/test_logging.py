@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
+from services.shared import tracing
 from services.shared.logging import configure_logging, logger, masked
 
 Lines = Callable[[], list[dict[str, Any]]]
@@ -41,6 +42,15 @@ def test_a_line_says_who_when_and_how_bad(lines: Lines):
     assert line["level"] == "warning"
     assert line["count"] == 3
     assert line["timestamp"].endswith("Z")
+
+
+def test_a_line_says_of_which_trace_it_is_where_one_is_followed(lines: Lines, monkeypatch: pytest.MonkeyPatch):
+    logger("a").info("outside")
+    monkeypatch.setattr(tracing, "trace_id", lambda: "0af7651916cd43dd8448eb211c80319c")
+    logger("a").info("inside")
+    outside, inside = lines()
+    assert "trace_id" not in outside
+    assert inside["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
 
 
 def test_what_is_bound_to_the_call_is_in_its_lines(lines: Lines):
