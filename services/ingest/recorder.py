@@ -182,6 +182,8 @@ def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) 
             rows.first.append(state)
         if before is None or before.commence_time != state.commence_time:
             rows.starts.append(state)
+        if before is not None and _game(before) != _game(state):
+            rows.renewed.add(state.event_id)
         states[state.event_id] = rows.states[state.event_id] = state
         rows.snapshots.extend(step.snapshots)
         rows.disappearances.extend(step.disappearances)
@@ -192,7 +194,7 @@ def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) 
         gone += len(step.disappearances)
         told.append(step.observation)
     events = poll.seen.events
-    quotes = sum(len(event.quotes) for event in events)
+    quotes = sum(len(event.offers) for event in events)
     rows.polls.append(
         PollRow(
             sport_key=poll.sport_key,
@@ -222,15 +224,21 @@ def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) 
     return told
 
 
+def _game(state: EventState) -> tuple[object, ...]:
+    """What a game's row says, but for when it was observed."""
+    return state.sport_key, state.home_team, state.away_team, state.commence_time, state.gone
+
+
 def _book_health(sport_key: str, events: Iterable[SeenEvent]) -> Iterator[BookHealth]:
     quotes: Counter[str] = Counter()
     seen_in: Counter[str] = Counter()
     updates: dict[str, datetime] = {}
     for event in events:
-        seen_in.update({quote.book for quote in event.quotes})
-        for quote in event.quotes:
-            quotes[quote.book] += 1
-            if quote.last_update is not None:
-                updates[quote.book] = max(quote.last_update, updates.get(quote.book, quote.last_update))
+        books = [book for _, _, book in event.keys]
+        quotes.update(books)
+        seen_in.update(set(books))
+        for book, reading in set(zip(books, event.readings, strict=True)):
+            if reading is not None:
+                updates[book] = max(reading, updates.get(book, reading))
     for book in sorted(quotes):
         yield BookHealth(sport_key, book, updates.get(book), quotes[book], seen_in[book])
