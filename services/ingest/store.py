@@ -676,9 +676,7 @@ _STATES = text(
     "ON CONFLICT (event_id) DO UPDATE SET applied_revision = excluded.applied_revision, state = excluded.state"
 )
 #: Moments are sent as the numbers that they are.
-_COPIED_TYPES = [
-    "int8" if isinstance(column.type, DateTime) else column.type.compile(_dialect) for column in odds_snapshots.columns
-]
+_COPIED_TYPES = [{DateTime: "int8", Double: "float8"}.get(type(column.type), "text") for column in odds_snapshots.c]
 _COPIED_COLUMNS = ", ".join(f'"{name}"' for name in _names(odds_snapshots))
 _COPY_SNAPSHOTS = f"COPY {odds_snapshots.fullname} ({_COPIED_COLUMNS}) FROM STDIN (FORMAT BINARY)"
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)

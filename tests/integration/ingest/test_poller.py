@@ -38,6 +38,7 @@ from services.ingest.testing import (
 from services.shared.bus import OBSERVATIONS, Bus
 from services.shared.clock import utc_now
 from services.shared.database import Database
+from services.shared.identity import snapshot_id
 from services.shared.outbox import Outbox
 from services.shared.testing import eventually, settings, stored
 
@@ -118,7 +119,10 @@ async def test_polls_become_messages_and_rows(
     (quote,) = second.changes
     assert quote.line == -6.5
     assert quote.changed_by.ToDatetime(START.tzinfo) == START + minutes(0.5)
-    assert [outcome.snapshot_id for outcome in quote.outcomes] == [
+    assert [
+        snapshot_id("game", "draftkings", "spreads", "", side, outcome.observed_at.ToDatetime(START.tzinfo))
+        for side, outcome in zip(("home", "away"), quote.outcomes, strict=True)
+    ] == [
         row["id"]
         for row in await rows(database, "odds_snapshots", "observed_at DESC, outcome DESC")
         if row["line"] in (-6.5, 6.5)
