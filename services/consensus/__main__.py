@@ -41,6 +41,7 @@ async def keyframe_requests(ingest_address: str) -> AsyncIterator[Callable[[str]
 
 
 async def main(config: Config) -> None:
+    rules = config.board_rules()
     async with (
         open_database(config) as database,
         open_bus(config) as bus,
@@ -52,7 +53,7 @@ async def main(config: Config) -> None:
             "consensus",
             database,
             bus,
-            ConsensusFold(config.board_rules()),
+            ConsensusFold(rules),
             source=OBSERVATIONS,
             target=MARKETS,
             tables=store.stage,
@@ -62,7 +63,7 @@ async def main(config: Config) -> None:
         )
         await serve(
             config,
-            [partial(add_ConsensusServiceServicer_to_server, ConsensusApi(ConsensusStore(database)))],
+            [partial(add_ConsensusServiceServicer_to_server, ConsensusApi(ConsensusStore(database), rules))],
             [SERVICE],
             background=[stage.run()],
             ready=[database.check, bus.check_connected, bus.check_syncs_writes],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -14,8 +15,10 @@ from stratum.consensus.v1.consensus_service_pb2_grpc import ConsensusServiceServ
 from stratum.consensus.v1.market_pb2 import MarketView
 
 from services.consensus import wire
+from services.consensus.board import BoardRules, priced
+from services.consensus.events import load_state
 from services.consensus.model import ConsensusRow, GameRow, MarketKey, QuotePoint
-from services.consensus.store import ConsensusStore, GamePosition, HistoryPosition, MarketPosition
+from services.consensus.store import ConsensusStore, CurrentMarket, GamePosition, HistoryPosition, MarketPosition
 from services.shared import paging
 from services.shared.errors import InvalidArgument, NotFound
 
@@ -25,8 +28,10 @@ Position = TypeVar("Position")
 class ConsensusApi(ConsensusServiceServicer):
     """The newest consensus, its history, games, and one game whole."""
 
-    def __init__(self, store: ConsensusStore) -> None:
+    def __init__(self, store: ConsensusStore, rules: BoardRules) -> None:
+        """`rules` are those by which the stage prices: what is stored is what prices are made of."""
         self._store = store
+        self._rules = rules
 
     async def ListConsensus(self, request: pb.ListConsensusRequest, _context: object) -> pb.ListConsensusResponse:
         """The newest consensus of each market that somebody quotes, by event, market and player."""
@@ -37,7 +42,7 @@ class ConsensusApi(ConsensusServiceServicer):
         page = found[:size]
         last = page[-1] if len(found) > size else None
         return pb.ListConsensusResponse(
-            consensus=[MarketView.FromString(row.view or b"").consensus for row in page],
+            consensus=[view.consensus for view in await self._views(page)],
             next_page_token=_token(request, last and MarketPosition(last.event_id, *last.key)),
         )
 
@@ -85,10 +90,8 @@ class ConsensusApi(ConsensusServiceServicer):
             raise InvalidArgument(ErrorReason.INVALID_ARGUMENT, "event_id is required", field="event_id")
         since = _moment(request, "since")
         game = await self._game(request.event_id)
-        views = {
-            row.key: MarketView.FromString(row.view or b"")
-            for row in await self._store.current_markets((), [request.event_id], request.market)
-        }
+        quoted = await self._store.current_markets((), [request.event_id], request.market)
+        views = {MarketKey(view.key.market, view.key.player): view for view in await self._views(quoted)}
         newest = {row.key: row for row in await self._store.newest(request.event_id, request.market)}
         history: dict[MarketKey, list[ConsensusRow]] = defaultdict(list)
         for row in await self._store.history(request.event_id, request.market, since=since):
@@ -103,6 +106,21 @@ class ConsensusApi(ConsensusServiceServicer):
                 for key in sorted(newest)
             ],
         )
+
+    async def _views(self, quoted: Sequence[CurrentMarket]) -> list[MarketView]:
+        """These markets whole, in their order; one that was left in the meantime is not among them."""
+        sports = {market.event_id: market.sport_key for market in quoted}
+        events = {
+            event_id: priced(load_state(stored), sports[event_id], self._rules)
+            for event_id, stored in (await self._store.states(sports)).items()
+        }
+        return [
+            wire.market_view(market.event_id, market.sport_key, market.key, held)
+            for market in quoted
+            if market.event_id in events
+            and (held := events[market.event_id].markets.get(market.key)) is not None
+            and held.quotes
+        ]
 
     async def _game(self, event_id: str) -> GameRow:
         game = await self._store.game(event_id)

@@ -10,7 +10,7 @@ observation is a keyframe makes no difference to rows or numbers, only to how mu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -25,11 +25,13 @@ from services.consensus.model import (
     MarketKey,
     MarketState,
     Observation,
+    PricedMarket,
     Quote,
     QuotePoint,
 )
 from services.consensus.pricing import PricingRules, nobody_quotes, price_market
 
+_NOBODY: Mapping[str, Quote] = {}
 SHORTEST_LIFE_SECONDS = 180.0
 LIFE_IN_INTERVALS = 3.0
 
@@ -52,6 +54,11 @@ class Step:
     keyframe: bool
     #: Changed markets; in a keyframe every market that somebody quotes.
     published: tuple[MarketKey, ...]
+    #: Of each published market the books whose quotes differ from the message before in more than their last reading;
+    #: in a keyframe all of them.
+    told: Mapping[MarketKey, tuple[str, ...]]
+    #: Markets that somebody quotes again, or for the first time.
+    appeared: tuple[MarketKey, ...]
     #: Markets that the last book has left at this observation.
     removed: tuple[MarketKey, ...]
     consensus_rows: tuple[ConsensusRow, ...]
@@ -61,37 +68,77 @@ class Step:
 
 def step(state: EventState, seen: Observation, rules: BoardRules) -> Step:
     """The event after one observation."""
+    state = priced(state, seen.sport_key, rules)
     coverage = _covered(state.coverage, seen.asked)
-    boards = _boards(state, seen)
+    boards, heard = _boards(state, seen)
     settled = state.config_hash == rules.config_hash
+    # The first message of ours is a keyframe whatever came in: nobody downstream has a state to apply less to.
+    keyframe = seen.keyframe or state.revision == 0
     markets: dict[MarketKey, MarketState] = {}
     changed: list[MarketKey] = []
     removed: list[MarketKey] = []
+    appeared: list[MarketKey] = []
     rows: list[ConsensusRow] = []
     points: list[QuotePoint] = []
+    told: dict[MarketKey, tuple[str, ...]] = {}
     for key in sorted(state.markets.keys() | boards.keys()):
         before = state.markets.get(key)
         quotes = before.quotes if before and key not in boards else boards[key]
-        after, is_changed, row = _market(key, before, quotes, coverage, seen, rules, settled)
+        earlier = before.quotes if before else _NOBODY
+        touched = _touched(earlier, quotes, heard.get(key, ()))
+        after, is_changed, row = _market(key, before, quotes, touched, coverage, seen, rules, settled)
         if after is None:
             continue
         markets[key] = after
         rows.extend(row)
+        if keyframe or not settled:
+            told[key] = tuple(sorted(quotes))
         if is_changed:
-            points.extend(_points(key, before, after, seen))
+            told.setdefault(key, tuple([book for book in touched if book in quotes]))
+            points.extend(_points(key, earlier, after, touched, seen))
             (changed if quotes else removed).append(key)
-    # The first message of ours is a keyframe whatever came in: nobody downstream has a state to apply less to.
-    keyframe = seen.keyframe or state.revision == 0
+            if quotes and not earlier:
+                appeared.append(key)
     quoted = {key: market for key, market in markets.items() if market.quotes}
     return Step(
         state=EventState(state.revision + 1, rules.config_hash, coverage, markets),
         keyframe=keyframe,
         published=tuple(quoted) if keyframe else tuple(changed),
+        told=told,
+        appeared=tuple(appeared),
         removed=tuple(removed),
         consensus_rows=tuple(rows),
         quote_points=tuple(points),
         game=_game(seen, quoted),
     )
+
+
+def priced(state: EventState, sport_key: str, rules: BoardRules) -> EventState:
+    """The same event with every market priced: those of a state that was read back are priced again."""
+    if all(market.priced is not None for market in state.markets.values()):
+        return state
+    return replace(
+        state,
+        markets={
+            key: market
+            if market.priced is not None
+            else replace(market, priced=_priced(key, market.quotes, market.dead, market.in_play, sport_key, rules))
+            for key, market in state.markets.items()
+        },
+    )
+
+
+def _priced(
+    key: MarketKey,
+    quotes: Mapping[str, Quote],
+    dead: Mapping[str, str],
+    in_play: bool,
+    sport_key: str,
+    rules: BoardRules,
+) -> PricedMarket:
+    if not quotes:
+        return nobody_quotes(in_play, rules.pricing)
+    return price_market(key.market, sport_key, quotes, dead, in_play, rules.pricing)
 
 
 def _covered(before: Iterable[Coverage], asked: Coverage) -> tuple[Coverage, ...]:
@@ -109,14 +156,22 @@ def _expired(poll: Coverage, now: datetime) -> bool:
     return now - poll.observed_at > timedelta(seconds=life)
 
 
-def _boards(state: EventState, seen: Observation) -> dict[MarketKey, dict[str, Quote]]:
-    """Quotes by book of every market that this observation touches; the state's own are not altered."""
+def _boards(
+    state: EventState, seen: Observation
+) -> tuple[dict[MarketKey, dict[str, Quote]], dict[MarketKey, list[str]]]:
+    """Quotes by book of every market that this observation touches, and the books that it says more of than when they
+    were read; the state's own are not altered."""
     boards: dict[MarketKey, dict[str, Quote]] = {}
+    heard: dict[MarketKey, list[str]] = {}
     if seen.keyframe:
         boards = {key: {} for key in state.markets}
         for key, quote in seen.changes:
             boards.setdefault(key, {})[quote.book] = quote
-        return boards
+        # Whoever is not listed in a keyframe is gone.
+        return boards, {
+            key: [*quotes, *(state.markets[key].quotes if key in state.markets else ())]
+            for key, quotes in boards.items()
+        }
 
     def board(key: MarketKey) -> dict[str, Quote]:
         if key not in boards:
@@ -126,19 +181,22 @@ def _boards(state: EventState, seen: Observation) -> dict[MarketKey, dict[str, Q
 
     for key, book in seen.removed:
         board(key).pop(book, None)
+        heard.setdefault(key, []).append(book)
     for key, quote in seen.changes:
         board(key)[quote.book] = quote
+        heard.setdefault(key, []).append(quote.book)
     for key, book, last_update in seen.reads:
         quotes = board(key)
         if book in quotes:
             quotes[book] = quotes[book].read(last_update)
-    return boards
+    return boards, heard
 
 
 def _market(
     key: MarketKey,
     before: MarketState | None,
     quotes: dict[str, Quote],
+    touched: Sequence[str],
     coverage: tuple[Coverage, ...],
     seen: Observation,
     rules: BoardRules,
@@ -148,22 +206,24 @@ def _market(
     if before is None and not quotes:
         return None, False, []
     dead = _dead(key, quotes, coverage, seen)
-    if before is not None and settled and _stands(before, quotes, dead, seen.in_play):
+    nobody = before is not None and not before.quotes and not quotes
+    if before is not None and (settled or nobody) and _stands(before, quotes, touched, dead, seen.in_play):
         row = _heartbeat(key, before, seen, rules)
-        return replace(before, quotes=quotes, row_at=seen.observed_at if row else before.row_at), False, row
-    if quotes:
-        priced = price_market(key.market, seen.sport_key, quotes, dead, seen.in_play, rules.pricing)
-    else:
-        priced = nobody_quotes(seen.in_play, rules.pricing)
-    said = before.priced.consensus if before else None
+        if not row and quotes is before.quotes:
+            return before, False, row
+        row_at = seen.observed_at if row else before.row_at
+        return MarketState(quotes, dead, before.in_play, row_at, before.changed_at, before.priced), False, row
+    after = _priced(key, quotes, dead, seen.in_play, seen.sport_key, rules)
+    # What other settings said does not count as said: a row shows from when on the new ones hold.
+    said = before.priced.consensus if before and before.priced and settled else None
     # That there is no consensus is said once; what its counts are meanwhile is in the messages.
-    silent = said is not None and not said.exists and not priced.consensus.exists
-    if silent or priced.consensus == said:
-        row = _heartbeat(key, before, seen, rules) if before else []
+    silent = said is not None and not said.exists and not after.consensus.exists
+    if before and (silent or after.consensus == said):
+        row = _heartbeat(key, before, seen, rules)
     else:
-        row = [_row(key, priced.consensus, seen, rules, heartbeat=False)]
+        row = [_row(key, after.consensus, seen, rules, heartbeat=False)]
     row_at = seen.observed_at if row or before is None else before.row_at
-    return MarketState(quotes, dead, priced, row_at), True, row
+    return MarketState(quotes, dead, seen.in_play, row_at, seen.observed_at, after), True, row
 
 
 def _dead(
@@ -179,16 +239,14 @@ def _dead(
     return dead
 
 
-def _stands(before: MarketState, quotes: Mapping[str, Quote], dead: Mapping[str, str], in_play: bool) -> bool:
+def _stands(
+    before: MarketState, quotes: Mapping[str, Quote], touched: Sequence[str], dead: Mapping[str, str], in_play: bool
+) -> bool:
     """Whether nothing that is published can have changed."""
-    if dead != before.dead or in_play != before.priced.consensus.in_play:
+    if dead != before.dead or in_play != before.in_play:
         # An empty market has no consensus to be in play: it is not said again that nobody quotes.
         return not quotes and not before.quotes
-    if quotes is before.quotes:
-        return True
-    return quotes.keys() == before.quotes.keys() and all(
-        _same_value(quote, before.quotes[book]) for book, quote in quotes.items()
-    )
+    return not touched
 
 
 def _same_value(one: Quote, other: Quote) -> bool:
@@ -204,6 +262,7 @@ def _same_value(one: Quote, other: Quote) -> bool:
 
 
 def _heartbeat(key: MarketKey, before: MarketState, seen: Observation, rules: BoardRules) -> list[ConsensusRow]:
+    assert before.priced is not None, "a step prices what was read back"
     consensus = before.priced.consensus
     due = seen.observed_at - before.row_at >= timedelta(seconds=rules.heartbeat_seconds)
     # Only a poll that asked for the market can tell steadiness from silence.
@@ -218,14 +277,26 @@ def _row(key: MarketKey, consensus: Consensus, seen: Observation, rules: BoardRu
     )
 
 
-def _points(key: MarketKey, before: MarketState | None, after: MarketState, seen: Observation) -> list[QuotePoint]:
-    earlier = before.quotes if before else {}
+def _touched(earlier: Mapping[str, Quote], quotes: Mapping[str, Quote], heard: Iterable[str]) -> list[str]:
+    """Of the books that were heard of, those that came, went, or quote otherwise than before, by key."""
+    return [
+        book
+        for book in sorted(set(heard))
+        if ((quote := quotes.get(book)) is None) != ((old := earlier.get(book)) is None)
+        or (quote is not None and old is not None and not _same_value(quote, old))
+    ]
+
+
+def _points(
+    key: MarketKey, earlier: Mapping[str, Quote], after: MarketState, touched: Iterable[str], seen: Observation
+) -> list[QuotePoint]:
     points: list[QuotePoint] = []
-    for book in sorted(earlier.keys() | after.quotes.keys()):
+    for book in touched:
         quote, old = after.quotes.get(book), earlier.get(book)
         if quote is None:
             points.append(QuotePoint(seen.event_id, key, book, seen.observed_at))
         elif old is None or (quote.line, quote.prices) != (old.line, old.prices):
+            assert after.priced is not None, "a step prices what it touches"
             points.append(
                 QuotePoint(
                     event_id=seen.event_id,

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+import msgspec
+
 #: Why a book is left out of the consensus.
 IMPLAUSIBLE = "implausible"
 PRE_TIP_QUOTE = "pre_tip_quote"
@@ -22,6 +24,13 @@ TOO_FEW_BOOKS = "too_few_books"
 NO_SIGMA = "no_sigma"
 
 
+class Value(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A frozen value that is made, compared and written down by C code: a board holds hundreds of them.
+
+    Written down, its fields have no names, only their order, so new ones go to the end and have a default.
+    """
+
+
 class MarketKey(NamedTuple):
     """Names a market inside an event; `player` is empty but for props."""
 
@@ -29,21 +38,18 @@ class MarketKey(NamedTuple):
     player: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeQuote:
-    """One outcome's price, and when its present price and line were first seen."""
+class OutcomeQuote(Value, frozen=True):
+    """One outcome's price, and when its present price and line were first seen; that names its snapshot."""
 
     outcome: str
     price: float
     observed_at: datetime
-    snapshot_id: str
     link: str | None = None
     limit: float | None = None
     sid: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(Value, frozen=True):
     """One book's whole market: two outcomes, or three with a draw, the canonical side first."""
 
     book: str
@@ -58,7 +64,10 @@ class Quote:
     @property
     def prices(self) -> tuple[float, ...]:
         """Decimal prices in the order of the outcomes."""
-        return tuple([outcome.price for outcome in self.outcomes])
+        first, second, *more = self.outcomes
+        return (
+            (first.price, second.price, *[outcome.price for outcome in more]) if more else (first.price, second.price)
+        )
 
     def read(self, last_update: datetime | None) -> Quote:
         """The same quote, as the provider last read it then."""
@@ -79,8 +88,7 @@ class Quote:
         return next(outcome for outcome in self.outcomes[1:] if outcome.outcome != "draw")
 
 
-@dataclass(frozen=True, slots=True)
-class Others:
+class Others(Value, frozen=True):
     """The rest of the market, as seen from one book: what everything outside its cluster says together.
 
     As in a consensus, `fair_probability` is the canonical side's at `consensus_line`: that of the others.
@@ -93,8 +101,7 @@ class Others:
     dispersion: float
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Value, frozen=True):
     """Where one book stands in a market. `excluded` says why it is left out of the consensus; empty when it is in."""
 
     cluster: str
@@ -104,8 +111,7 @@ class Standing:
     others: Others | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Consensus:
+class Consensus(Value, frozen=True):
     """What the market as a whole thinks. Without enough clusters only the counts, the exclusions and the note speak."""
 
     books: int
@@ -139,8 +145,7 @@ class PricedMarket:
     standings: dict[str, Standing]
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(Value, frozen=True):
     """The newest poll that asked for these markets and books (none named: every book), and the interval it keeps."""
 
     markets: tuple[str, ...]
@@ -185,9 +190,13 @@ class MarketState:
     quotes: dict[str, Quote]
     #: Quotes that are there but no longer count, by book: why.
     dead: dict[str, str]
-    priced: PricedMarket
+    in_play: bool
     #: When the newest row was written.
     row_at: datetime
+    #: The newest observation at which the market was another than before.
+    changed_at: datetime
+    #: Made of all the above; None where a state was read back, because what can be made again is not stored.
+    priced: PricedMarket | None
 
 
 @dataclass(frozen=True, slots=True)

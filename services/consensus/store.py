@@ -17,7 +17,6 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     Row,
     Select,
@@ -114,27 +113,24 @@ quote_history = Table(
     Column("fair_probability", Float, nullable=True),
 )
 
-#: Each market that somebody quotes, whole, as last published: a serialized `MarketView`.
+#: The markets that somebody quotes. What is quoted in them is in the states of their events.
 current_market = Table(
     "current_market",
     metadata,
     *_market_key(),
     Column("sport_key", Text, nullable=False),
-    _moment("observed_at", nullable=False),
-    Column("view", LargeBinary, nullable=False),
     Index("current_market_by_sport", "sport_key", "event_id", "market", "player"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentMarket:
-    """A market as last published: a serialized `MarketView`, or None once the last book has left it."""
+    """Whether somebody quotes a market."""
 
     event_id: str
     sport_key: str
     key: MarketKey
-    observed_at: datetime
-    view: bytes | None
+    quoted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +186,7 @@ def _replacing(table: Table) -> str:
 _insert_games = _insertion(games, _replacing(games))
 _insert_snapshots = _insertion(consensus_snapshots, "DO NOTHING")
 _insert_points = _insertion(quote_history, "DO NOTHING")
-_insert_current = text(
-    f"INSERT INTO {current_market.fullname} (event_id, market, player, sport_key, observed_at, view) "  # noqa: S608 - the same
-    "SELECT * FROM unnest(CAST(:event_ids AS text[]), CAST(:markets AS text[]), CAST(:players AS text[]), "
-    "CAST(:sport_keys AS text[]), CAST(:times AS timestamptz[]), CAST(:views AS bytea[])) "
-    f"ON CONFLICT {_replacing(current_market)}"
-)
+_insert_current = _insertion(current_market, "DO NOTHING")
 
 
 async def _insert(connection: AsyncConnection, insertion: TextClause, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -210,23 +201,16 @@ async def _write_games(connection: AsyncConnection, rows: Iterable[GameRow]) -> 
 
 async def _write_current(connection: AsyncConnection, rows: Iterable[CurrentMarket]) -> None:
     newest = {(row.event_id, row.key): row for row in rows}
-    gone = [(row.event_id, *row.key) for row in newest.values() if row.view is None]
-    held = [row for _, row in sorted(newest.items()) if row.view is not None]
+    gone = [(row.event_id, *row.key) for row in newest.values() if not row.quoted]
     if gone:
         key = tuple_(current_market.c.event_id, current_market.c.market, current_market.c.player)
         await connection.execute(delete(current_market).where(key.in_(sorted(gone))))
-    if held:
-        await connection.execute(
-            _insert_current,
-            {
-                "event_ids": [row.event_id for row in held],
-                "markets": [row.key.market for row in held],
-                "players": [row.key.player for row in held],
-                "sport_keys": [row.sport_key for row in held],
-                "times": [row.observed_at for row in held],
-                "views": [row.view for row in held],
-            },
-        )
+    held = [
+        {"event_id": row.event_id, "market": row.key.market, "player": row.key.player, "sport_key": row.sport_key}
+        for _, row in sorted(newest.items())
+        if row.quoted
+    ]
+    await _insert(connection, _insert_current, held)
 
 
 def _snapshot(row: ConsensusRow) -> dict[str, Any]:
@@ -283,7 +267,7 @@ class ConsensusStore:
         after: MarketPosition | None = None,
         limit: int | None = None,
     ) -> list[CurrentMarket]:
-        """Markets that somebody quotes, as last published, by event, market and player; an empty filter lets all by."""
+        """Markets that somebody quotes, by event, market and player; an empty filter lets all by."""
         table = current_market.c
         key = tuple_(table.event_id, table.market, table.player)
         query = select(current_market).where(
@@ -293,9 +277,14 @@ class ConsensusStore:
             query = query.where(key > (after.event_id, after.market, after.player))
         rows = await self._rows(query.order_by(table.event_id, table.market, table.player).limit(limit))
         return [
-            CurrentMarket(row.event_id, row.sport_key, MarketKey(row.market, row.player), row.observed_at, row.view)
-            for row in rows
+            CurrentMarket(row.event_id, row.sport_key, MarketKey(row.market, row.player), quoted=True) for row in rows
         ]
+
+    async def states(self, event_ids: Iterable[str]) -> dict[str, bytes]:
+        """What the stage knows of these events, by event, as it wrote it down."""
+        table = stage.event_state.c
+        rows = await self._rows(select(table.event_id, table.state).where(table.event_id.in_(sorted(set(event_ids)))))
+        return {row.event_id: row.state for row in rows}
 
     async def history(
         self,

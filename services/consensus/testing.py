@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from msgspec.structs import replace
 from stratum.common.v1 import market_pb2 as common
-from stratum.ingest.v1.events_pb2 import EventObserved, QuoteRead, QuoteRemoved
+from stratum.ingest.v1.events_pb2 import EventObserved, MarketReads, QuoteRemoved
 
 from services.consensus.model import Coverage, MarketKey, Observation, OutcomeQuote, Quote
-from services.shared.identity import snapshot_id
 from services.shared.odds import MarketKind, market_kind
 
 NOW = datetime(2026, 1, 15, 18, 0, tzinfo=UTC)
@@ -42,9 +42,7 @@ def a_quote(
     return Quote(
         book=book,
         line=line,
-        outcomes=tuple(
-            OutcomeQuote(name, value, at, snapshot_id(EVENT, book, market, "", name, at)) for name, value in prices
-        ),
+        outcomes=tuple(OutcomeQuote(name, value, at) for name, value in prices),
         observed_at=at,
         last_update=last_update or at - timedelta(seconds=20),
     )
@@ -152,14 +150,7 @@ class Feed:
         if said is not None and _value(said) == _value(quote):
             read = said.last_update if quote.book in unread else self.now - timedelta(seconds=20)
             return replace(said, last_update=read)
-        outcomes = tuple(
-            replace(
-                outcome,
-                observed_at=self.now,
-                snapshot_id=snapshot_id(self.event_id, quote.book, *place[0], outcome.outcome, self.now),
-            )
-            for outcome in quote.outcomes
-        )
+        outcomes = tuple(replace(outcome, observed_at=self.now) for outcome in quote.outcomes)
         return replace(quote, outcomes=outcomes, observed_at=self.now, last_update=self.now - timedelta(seconds=20))
 
     def _passes_start(self, read: datetime, before: datetime | None) -> bool:
@@ -189,9 +180,13 @@ def event_observed(seen: Observation) -> EventObserved:
         ),
         changes=[_book_quote(key, quote) for key, quote in seen.changes],
         removed=[QuoteRemoved(book=book, key=_key(key)) for key, book in seen.removed],
-        reads=[
-            QuoteRead(book=book, key=_key(key), age_seconds=(seen.observed_at - read).total_seconds())
-            for key, book, read in seen.reads
+        market_reads=[
+            MarketReads(
+                key=_key(key),
+                books=[book for one, book, _ in seen.reads if one == key],
+                age_seconds=[(seen.observed_at - read).total_seconds() for one, _, read in seen.reads if one == key],
+            )
+            for key in sorted({key for key, _, _ in seen.reads})
         ],
     )
 
@@ -206,7 +201,6 @@ def _book_quote(key: MarketKey, quote: Quote) -> common.BookQuote:
                 outcome=common.Outcome.Value.Value(outcome.outcome.upper()),
                 price=outcome.price,
                 observed_at=_stamp(outcome.observed_at),
-                snapshot_id=outcome.snapshot_id,
                 link=outcome.link,
             )
             for outcome in quote.outcomes

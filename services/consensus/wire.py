@@ -8,22 +8,23 @@ of their fields they are the very bytes that the whole would have been.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from math import isfinite
+from math import isfinite, nan
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from stratum.common.v1 import market_pb2 as common
 from stratum.consensus.v1 import consensus_service_pb2, events_pb2, market_pb2
-from stratum.ingest.v1.events_pb2 import EventObserved
+from stratum.ingest.v1.events_pb2 import EventObserved, MarketReads
 
 from services.consensus import model
 from services.consensus.model import MarketKey, Observation, OutcomeQuote, Quote
 from services.consensus.series import thinned
 from services.shared import odds
 from services.shared.errors import Malformed
+from services.shared.identity import snapshot_id
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OUTCOME_NAMES = {value: name.lower() for name, value in common.Outcome.Value.items()}
@@ -69,10 +70,20 @@ def observation(payload: bytes) -> Observation:
         keyframe=event.keyframe,
         changes=tuple([_quote(change) for change in message.changes]),
         removed=tuple([(_key(gone.key), gone.book) for gone in message.removed]),
-        reads=tuple(
-            [(_key(read.key), read.book, observed_at - timedelta(seconds=read.age_seconds)) for read in message.reads]
-        ),
+        reads=tuple([read for reads in message.market_reads for read in _reads(reads, observed_at)]),
     )
+
+
+def _reads(reads: MarketReads, observed_at: datetime) -> Iterator[tuple[MarketKey, str, datetime]]:
+    key = _key(reads.key)
+    for book, age_seconds in zip(reads.books, reads.age_seconds, strict=False):
+        yield key, book, _read_at(observed_at, age_seconds)
+
+
+# The books of a poll were read at a handful of moments.
+@lru_cache(maxsize=4096)
+def _read_at(observed_at: datetime, age_seconds: float) -> datetime:
+    return observed_at - timedelta(seconds=age_seconds)
 
 
 def markets_updated(
@@ -85,7 +96,7 @@ def markets_updated(
 ) -> bytes:
     """A `MarketsUpdated`: what an observation made of its event, under our own count of revisions.
 
-    `markets` are its views, serialized.
+    `markets` are what `market_updated` makes.
     """
     head = events_pb2.MarketsUpdated(
         event=common.EventHeader(
@@ -100,24 +111,112 @@ def markets_updated(
             home_team=seen.home_team,
             away_team=seen.away_team,
             keyframe=keyframe,
-        )
-    )
-    tail = events_pb2.MarketsUpdated(removed=[market_key(key) for key in removed], config_hash=config_hash)
-    views = _repeated(events_pb2.MarketsUpdated.MARKETS_FIELD_NUMBER, markets)
-    return head.SerializeToString() + views + tail.SerializeToString()
-
-
-def market_view(seen: Observation, key: MarketKey, state: model.MarketState) -> bytes:
-    """A `MarketView`: a market whole, as it stands after an observation."""
-    head = market_pb2.MarketView(
-        key=market_key(key),
-        consensus=consensus(
-            seen.event_id, seen.sport_key, key, seen.observed_at, state.priced.consensus, heartbeat=False
         ),
+        removed=[market_key(key) for key in removed],
+        config_hash=config_hash,
     )
-    standings = sorted(state.priced.standings.items())
-    books = [_book_view(key, state.quotes[book], standing) for book, standing in standings]
-    return head.SerializeToString() + _repeated(market_pb2.MarketView.BOOKS_FIELD_NUMBER, books)
+    return head.SerializeToString() + _repeated(events_pb2.MarketsUpdated.UPDATED_FIELD_NUMBER, markets)
+
+
+def market_updated(seen: Observation, key: MarketKey, state: model.MarketState, told: Sequence[str]) -> bytes:
+    """A `MarketUpdated`: a market as it stands after an observation, and whole the quotes of the books in `told`."""
+    assert state.priced is not None, "what is published was priced"
+    held, standings = state.priced.consensus, state.priced.standings
+    books = sorted(standings)
+    comparisons: dict[model.Others, int] = {}
+    others_of = []
+    for book in books:
+        others = standings[book].others
+        others_of.append(0 if others is None else comparisons.setdefault(others, len(comparisons) + 1))
+    ages = _Ages(seen.observed_at)
+    message = events_pb2.MarketUpdated(
+        key=market_key(key),
+        consensus=market_pb2.Consensus(
+            consensus_line=held.consensus_line,
+            fair_line=held.fair_line,
+            fair_probability=held.fair_probability,
+            consensus_price=held.consensus_price,
+            dispersion=held.dispersion,
+            dispersion_mad=held.dispersion_mad,
+            books=held.books,
+            clusters=held.clusters,
+            devig_method=held.devig_method,
+            in_play=held.in_play,
+            note=held.note,
+        ),
+        books=books,
+        read_age_seconds=[ages[state.quotes[book].last_update] for book in books],
+        others_of=others_of,
+        excluded=[
+            market_pb2.ExcludedBook(book=book, reason=standings[book].excluded)
+            for book in books
+            if standings[book].excluded
+        ]
+        if held.excluded
+        else (),
+    )
+    changed = [_book_told(state.quotes[book], standings[book]) for book in told]
+    return (
+        message.SerializeToString()
+        + _repeated(events_pb2.MarketUpdated.CHANGED_FIELD_NUMBER, changed)
+        + _repeated(events_pb2.MarketUpdated.OTHERS_FIELD_NUMBER, [_others_told(others) for others in comparisons])
+    )
+
+
+class _Ages(dict[datetime | None, float]):
+    """Seconds from a reading to an observation: the books of a poll were read at a handful of moments."""
+
+    def __init__(self, observed_at: datetime) -> None:
+        self._observed_at = observed_at
+
+    def __missing__(self, read_at: datetime | None) -> float:
+        self[read_at] = age = nan if read_at is None else (self._observed_at - read_at).total_seconds()
+        return age
+
+
+def market_view(event_id: str, sport_key: str, key: MarketKey, state: model.MarketState) -> market_pb2.MarketView:
+    """A market whole, as it was last told, for those who ask."""
+    assert state.priced is not None, "what is shown was priced"
+    return market_pb2.MarketView(
+        key=market_key(key),
+        consensus=consensus(event_id, sport_key, key, state.changed_at, state.priced.consensus, heartbeat=False),
+        books=[
+            market_pb2.BookView(
+                quote=_book_quote(event_id, key, state.quotes[book]),
+                cluster=standing.cluster,
+                fair_probability=standing.fair_probability,
+                implied_mean=standing.implied_mean,
+                excluded=standing.excluded,
+                others=None if standing.others is None else _others(standing.others),
+            )
+            for book, standing in sorted(state.priced.standings.items())
+        ],
+    )
+
+
+def _book_quote(event_id: str, key: MarketKey, quote: Quote) -> common.BookQuote:
+    return common.BookQuote(
+        book=quote.book,
+        key=market_key(key),
+        line=quote.line,
+        outcomes=[
+            common.OutcomePrice(
+                outcome=_OUTCOME_VALUES[outcome.outcome],
+                price=outcome.price,
+                observed_at=timestamp(outcome.observed_at),
+                snapshot_id=snapshot_id(event_id, quote.book, *key, outcome.outcome, outcome.observed_at),
+                link=outcome.link,
+                limit=outcome.limit,
+                sid=outcome.sid,
+            )
+            for outcome in quote.outcomes
+        ],
+        last_update=optional_timestamp(quote.last_update),
+        changed_after=optional_timestamp(quote.changed_after),
+        changed_by=optional_timestamp(quote.changed_by),
+        observed_at=timestamp(quote.observed_at),
+        previous_seen_at=optional_timestamp(quote.previous_seen_at),
+    )
 
 
 def consensus(
@@ -291,16 +390,14 @@ def _outcome(sent: common.OutcomePrice) -> OutcomeQuote:
         outcome=_OUTCOME_NAMES.get(sent.outcome, "unspecified"),
         price=sent.price,
         observed_at=moment(sent.observed_at),
-        snapshot_id=sent.snapshot_id,
         link=sent.link if sent.HasField("link") else None,
         limit=sent.limit if sent.HasField("limit") else None,
         sid=sent.sid if sent.HasField("sid") else None,
     )
 
 
-def _book_view(key: MarketKey, quote: Quote, standing: model.Standing) -> bytes:
-    before, after = _around_the_reading(
-        key,
+def _book_told(quote: Quote, standing: model.Standing) -> bytes:
+    return _told(
         quote.book,
         quote.line,
         quote.outcomes,
@@ -308,14 +405,14 @@ def _book_view(key: MarketKey, quote: Quote, standing: model.Standing) -> bytes:
         quote.changed_by,
         quote.observed_at,
         quote.previous_seen_at,
+        standing.cluster,
+        standing.fair_probability,
+        standing.implied_mean,
     )
-    reading = b"" if quote.last_update is None else _reading(quote.last_update)
-    return _repeated(market_pb2.BookView.QUOTE_FIELD_NUMBER, [before + reading + after]) + _standing(standing)
 
 
 @lru_cache(maxsize=_REMEMBERED_QUOTES)
-def _around_the_reading(
-    key: MarketKey,
+def _told(
     book: str,
     line: float | None,
     outcomes: tuple[OutcomeQuote, ...],
@@ -323,47 +420,40 @@ def _around_the_reading(
     changed_by: datetime | None,
     observed_at: datetime,
     previous_seen_at: datetime | None,
-) -> tuple[bytes, bytes]:
-    """The fields of a `BookQuote` that stand before its last reading, and those behind it."""
-    before = common.BookQuote(
-        book=book,
-        key=market_key(key),
-        line=line,
-        outcomes=[
-            common.OutcomePrice(
-                outcome=_OUTCOME_VALUES[outcome.outcome],
-                price=outcome.price,
-                observed_at=timestamp(outcome.observed_at),
-                snapshot_id=outcome.snapshot_id,
-                link=outcome.link,
-                limit=outcome.limit,
-                sid=outcome.sid,
-            )
-            for outcome in outcomes
-        ],
-    )
-    after = common.BookQuote(
-        changed_after=optional_timestamp(changed_after),
-        changed_by=optional_timestamp(changed_by),
-        observed_at=timestamp(observed_at),
-        previous_seen_at=optional_timestamp(previous_seen_at),
-    )
-    return before.SerializeToString(), after.SerializeToString()
+    cluster: str,
+    fair_probability: float,
+    implied_mean: float | None,
+) -> bytes:
+    """A `BookView` of a quote as it changed: without its last reading, which travels beside it."""
+    # Every part is made in its place: a message that is given to another one is copied.
+    view = market_pb2.BookView(cluster=cluster, fair_probability=fair_probability, implied_mean=implied_mean)
+    quote = view.quote
+    quote.book = book
+    if line is not None:
+        quote.line = line
+    for outcome in outcomes:
+        quote.outcomes.add(
+            outcome=_OUTCOME_VALUES[outcome.outcome],
+            price=outcome.price,
+            observed_at=timestamp(outcome.observed_at),
+            link=outcome.link,
+            limit=outcome.limit,
+            sid=outcome.sid,
+        )
+    for stamp, at in (
+        (quote.changed_after, changed_after),
+        (quote.changed_by, changed_by),
+        (quote.observed_at, observed_at),
+        (quote.previous_seen_at, previous_seen_at),
+    ):
+        if at is not None:
+            stamp.CopyFrom(timestamp(at))
+    return view.SerializeToString()
 
 
 @lru_cache(maxsize=4096)
-def _reading(last_update: datetime) -> bytes:
-    return common.BookQuote(last_update=timestamp(last_update)).SerializeToString()
-
-
-def _standing(standing: model.Standing) -> bytes:
-    return market_pb2.BookView(
-        cluster=standing.cluster,
-        fair_probability=standing.fair_probability,
-        implied_mean=standing.implied_mean,
-        excluded=standing.excluded,
-        others=None if standing.others is None else _others(standing.others),
-    ).SerializeToString()
+def _others_told(others: model.Others) -> bytes:
+    return _others(others).SerializeToString()
 
 
 def _repeated(field_number: int, messages: Sequence[bytes]) -> bytes:

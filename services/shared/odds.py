@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from statistics import NormalDist
 
 STANDARD_NORMAL = NormalDist()
@@ -38,7 +39,7 @@ def market_kind(market: str) -> MarketKind | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: the table of clusters is turned around once, and kept
 class MarketModel:
     """The tables that turn many books into one market. Part of every configuration hash."""
 
@@ -65,10 +66,13 @@ class MarketModel:
 
     def cluster_of(self, book: str) -> str:
         """The cluster a book votes in: its feed's, or its own."""
-        for name, members in self.clusters.items():
-            if book in members:
-                return name
-        return book
+        return self.cluster_by_book.get(book, book)
+
+    @cached_property
+    def cluster_by_book(self) -> Mapping[str, str]:
+        """The cluster of every book that shares one with others."""
+        # Backwards, so that of two clusters that name a book the first has it.
+        return {book: name for name, members in reversed(list(self.clusters.items())) for book in members}
 
 
 def canonical(value: float) -> float:

@@ -12,10 +12,11 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
+from sqlalchemy import insert
 from stratum.consensus.v1 import consensus_service_pb2 as pb
 from stratum.consensus.v1.consensus_service_pb2_grpc import ConsensusServiceStub, add_ConsensusServiceServicer_to_server
 
-from services.consensus import wire
+from services.consensus import store, wire
 from services.consensus.api import ConsensusApi
 from services.consensus.board import BoardRules
 from services.consensus.events import ConsensusFold
@@ -25,6 +26,7 @@ from services.consensus.testing import EVENT, H2H, NOW, SPREADS, TOTALS, Feed
 from services.shared.database import Database
 from services.shared.server import Interceptor
 
+RULES = BoardRules(config_hash="test")
 FIVE = {"betmgm": -6.0, "caesars": -6.0, "draftkings": -6.5, "fanduel": -6.5, "pinnacle": -6.0}
 
 
@@ -36,7 +38,7 @@ async def database(database_for: Any) -> Database:
 @pytest.fixture
 async def consensus(database: Database) -> AsyncIterator[ConsensusServiceStub]:
     server = grpc.aio.server(interceptors=[Interceptor(default_deadline_seconds=10)])
-    add_ConsensusServiceServicer_to_server(ConsensusApi(ConsensusStore(database)), server)
+    add_ConsensusServiceServicer_to_server(ConsensusApi(ConsensusStore(database), RULES), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -46,7 +48,7 @@ async def consensus(database: Database) -> AsyncIterator[ConsensusServiceStub]:
 
 async def known(database: Database, *observations: Observation) -> None:
     """The observations, folded and stored."""
-    fold = ConsensusFold(BoardRules(config_hash="test"))
+    fold = ConsensusFold(RULES)
     rows, states = [], {}
     for seen in observations:
         outcome = fold.step(states.get(seen.event_id, fold.load(None)), seen)
@@ -54,6 +56,12 @@ async def known(database: Database, *observations: Observation) -> None:
         rows.extend(outcome.rows)
     async with database.begin() as connection:
         await fold.write(connection, rows)
+        for event_id, state in states.items():
+            await connection.execute(
+                insert(store.stage.event_state).values(
+                    event_id=event_id, partition=0, applied_revision=1, awaiting_keyframe=False, state=fold.dump(state)
+                )
+            )
 
 
 def a_game(event_id: str = EVENT, **options: Any) -> Feed:

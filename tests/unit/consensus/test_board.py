@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from services.consensus.board import BoardRules, Step, step
 from services.consensus.events import ConsensusFold
-from services.consensus.model import ConsensusRow, EventState, Observation
+from services.consensus.model import Consensus, ConsensusRow, EventState, Observation
 from services.consensus.pricing import PricingRules
 from services.consensus.testing import H2H, NOW, SPREADS, START, TOTALS, Feed
 from services.shared.odds import MarketModel
@@ -31,6 +31,12 @@ def folded(observations: Iterable[Observation], rules: BoardRules = RULES) -> li
 
 def rows_of(steps: Sequence[Step]) -> list[ConsensusRow]:
     return [row for done in steps for row in done.consensus_rows]
+
+
+def consensus_after(done: Step) -> Consensus:
+    priced = done.state.markets[SPREADS].priced
+    assert priced is not None
+    return priced.consensus
 
 
 def a_feed(lines: dict[str, float] | None = None, **options: object) -> Feed:
@@ -112,7 +118,7 @@ def test_no_consensus_is_said_once():
     seen.append(feed.observe())
     steps = folded(seen)
     assert [row.consensus.note for row in rows_of(steps)] == ["too_few_books"]
-    assert steps[-1].state.markets[SPREADS].priced.consensus.clusters == 2
+    assert consensus_after(steps[-1]).clusters == 2
 
 
 def test_no_consensus_is_said_again_after_there_was_one():
@@ -158,7 +164,7 @@ def test_a_removed_book_leaves_and_the_chart_says_so():
     first = feed.observe()
     feed.drop(SPREADS, "pinnacle")
     _, done = folded([first, feed.observe()])
-    assert done.state.markets[SPREADS].priced.consensus.books == 4
+    assert consensus_after(done).books == 4
     assert [(point.book, point.price) for point in done.quote_points] == [("pinnacle", None)]
 
 

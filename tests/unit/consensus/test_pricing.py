@@ -3,11 +3,11 @@
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from services.consensus.model import Consensus, PricedMarket, Quote
 from services.consensus.pricing import PricingRules, price_market

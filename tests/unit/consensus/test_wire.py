@@ -46,9 +46,19 @@ def test_a_quote_leaves_as_it_came():
     arrival = fold.decode(message.SerializeToString())
     (outgoing,) = fold.step(EventState(), arrival.message).outgoing
     update = MarketsUpdated.FromString(outgoing.payload)
-    assert [book.quote for market in update.markets for book in market.books] == sorted(
-        message.changes, key=lambda quote: (quote.key.market, quote.book)
-    )
+    told = [
+        (market.key, book.quote, timedelta(seconds=age))
+        for market in update.updated
+        for book, age in zip(market.changed, market.read_age_seconds, strict=True)
+    ]
+    expected = []
+    for quote in sorted(message.changes, key=lambda quote: (quote.key.market, quote.book)):
+        # What stands outside is not said again in each quote.
+        key, age = quote.key.__class__.FromString(quote.key.SerializeToString()), NOW - wire.moment(quote.last_update)
+        quote.ClearField("key")
+        quote.ClearField("last_update")
+        expected.append((key, quote, age))
+    assert told == expected
     assert (outgoing.event_id, outgoing.message_id) == (message.event.event_id, f"{message.event.event_id}:1")
 
 
@@ -64,6 +74,41 @@ def test_the_header_is_copied_under_our_own_count():
     assert update.event == message.event
 
 
+def test_only_changed_quotes_travel_and_everybody_is_named():
+    feed = Feed()
+    feed.board(SPREADS, FIVE)
+    fold = ConsensusFold(BoardRules())
+    first = fold.step(EventState(), feed.observe())
+    feed.quote(SPREADS, "pinnacle", -7.0)
+    (market,) = MarketsUpdated.FromString(fold.step(first.state, feed.observe()).outgoing[0].payload).updated
+    assert [book.quote.book for book in market.changed] == ["pinnacle"]
+    assert list(market.books) == sorted(FIVE)
+    assert list(market.read_age_seconds) == [20.0] * 5
+
+
+def test_each_book_points_at_the_others_it_is_compared_with():
+    feed = Feed()
+    feed.board(SPREADS, FIVE)
+    outcome = ConsensusFold(BoardRules()).step(EventState(), feed.observe())
+    (market,) = MarketsUpdated.FromString(outcome.outgoing[0].payload).updated
+    standings = outcome.state.markets[SPREADS].priced.standings
+    for book, place in zip(market.books, market.others_of, strict=True):
+        told, others = market.others[place - 1], standings[book].others
+        assert (told.clusters, told.fair_line, told.dispersion) == (
+            others.clusters,
+            others.fair_line,
+            others.dispersion,
+        )
+
+
+def test_a_book_that_nobody_stands_against_points_at_none():
+    feed = Feed()
+    feed.board(SPREADS, {"betmgm": -6.0})
+    outcome = ConsensusFold(BoardRules()).step(EventState(), feed.observe())
+    (market,) = MarketsUpdated.FromString(outcome.outgoing[0].payload).updated
+    assert (list(market.others), list(market.others_of)) == ([], [0])
+
+
 def test_a_start_that_nobody_can_read_stays_absent():
     message = a_message()
     message.event.ClearField("commence_time")
@@ -71,7 +116,7 @@ def test_a_start_that_nobody_can_read_stays_absent():
     outcome = fold.step(EventState(), fold.decode(message.SerializeToString()).message)
     update = MarketsUpdated.FromString(outcome.outgoing[0].payload)
     assert not update.event.HasField("commence_time")
-    assert not any(market.consensus.in_play for market in update.markets)
+    assert not any(market.consensus.in_play for market in update.updated)
 
 
 def test_a_moneyline_has_no_line_and_too_few_books_no_numbers():
@@ -79,11 +124,11 @@ def test_a_moneyline_has_no_line_and_too_few_books_no_numbers():
     del message.changes[2:]
     fold = ConsensusFold(BoardRules())
     outcome = fold.step(EventState(), fold.decode(message.SerializeToString()).message)
-    (market,) = MarketsUpdated.FromString(outcome.outgoing[0].payload).markets
+    (market,) = MarketsUpdated.FromString(outcome.outgoing[0].payload).updated
     assert (market.consensus.note, market.consensus.books) == ("too_few_books", 2)
     for name in ("consensus_line", "fair_line", "fair_probability", "consensus_price", "dispersion"):
         assert not market.consensus.HasField(name)
-    assert not any(book.quote.HasField("line") for book in market.books)
+    assert not any(book.quote.HasField("line") for book in market.changed)
 
 
 def test_a_negative_zero_is_no_line():
