@@ -94,7 +94,7 @@ class Backfill:
     async def _walk(self, sport_key: str, since: datetime, until: datetime, progress: Progress) -> None:
         lease = await self._acquire()
         recorder = Recorder(self._database, self._outbox, lease, self._config.ingest_lease_seconds, rate=0.0)
-        await self._outbox.publish()
+        await recorder.publish()
         async with self._database.begin() as connection:
             cursor = await store.load_cursor(connection, sport_key, since, until)
         publishing: asyncio.Task[int] | None = None
@@ -108,7 +108,7 @@ class Backfill:
                     # The bus writes one batch to its disk while the next is being worked out.
                     if publishing is not None:
                         await publishing
-                    publishing = asyncio.create_task(self._outbox.publish())
+                    publishing = asyncio.create_task(recorder.publish())
                     progress(cursor)
             if publishing is not None:
                 await publishing

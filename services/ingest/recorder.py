@@ -2,14 +2,15 @@
 
 The poller and the backfill both work through this. If it dies before the commit, nothing happened, and the poll is
 asked for again or missed like any failed one. If it dies after the commit and before publishing, the messages lie in
-the outbox and are published first of all by whoever polls next.
+the outbox and are published first of all by whoever polls next. Only a board of very many events is kept in several
+transactions.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +19,7 @@ import prometheus_client
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ingest import store, wire
-from services.ingest.changes import EventState, Observation, Poll, is_believable, observe_poll
+from services.ingest.changes import EventState, Observation, Poll, Step, is_believable, observe_poll
 from services.ingest.normalize import SeenEvent
 from services.ingest.provider import Quota
 from services.ingest.store import BookHealth, Lease, PollRow, Rows, SportHealth
@@ -34,6 +35,8 @@ rejected_total = prometheus_client.Counter(
 )
 
 EMPTY_BODY = "empty_body"
+#: After so many events a transaction ends: a twentieth of a second of work, about.
+SLICE_EVENTS = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,38 +65,62 @@ class Recorder:
         self._loaded: set[str] = set()
         #: One transaction at a time: a renewal must not wait for the row that our own batch has locked.
         self._turn = asyncio.Lock()
+        #: One batch at a time, since it may take several transactions.
+        self._recording = asyncio.Lock()
+        #: Two that publish the same rows at once would publish them twice.
+        self._publishing = asyncio.Lock()
 
     async def record(self, batch: Sequence[Answered], also: Also | None = None) -> list[bool]:
-        """Keeps the polls in order, in one transaction; says of each whether it was believed.
+        """Keeps the polls in order; says of each whether it was believed.
 
-        Raises LeaseLost when somebody else polls now, and whatever the database raises; then nothing was kept.
+        A large board is kept slice by slice, each in a transaction of its own, so that what the first slices lead to is
+        on its way while the rest is worked out, and nobody waits long for this process. What belongs to the polls as
+        wholes, their health and `also`, is kept with the last slice. Dying in between is missing the rest of a poll; a
+        walk that repeats it finds the events of the first slices observed already, and leaves them alone.
+
+        Raises LeaseLost when somebody else polls now, and whatever the database raises; then the slice was not kept,
+        nor any behind it. What was kept is published, but for the last slice.
         """
-        async with self._transaction() as connection:
-            await self._load(connection, [answered.poll for answered in batch])
-            requested = await store.load_keyframe_requests(connection)
-            rows = Rows()
-            states = dict(self._states)
-            believed = []
-            told: list[Observation] = []
-            for answered in batch:
-                poll = _asking(answered.poll, requested - rows.answered_keyframes)
-                believed.append(is_believable(states.values(), poll))
-                if believed[-1]:
-                    told.extend(_apply(states, rows, poll, answered.quota))
-            newest = {poll.sport_key: poll for poll in _kept(batch, believed) if poll.whole}
-            for sport_key, poll in newest.items():
-                rows.books[sport_key] = tuple(_book_health(sport_key, poll.seen.events))
-            await store.write(connection, rows)
-            await self._note_health(connection, batch, believed)
-            await self._outbox.add(connection, [wire.outgoing(observation) for observation in told])
-            if also is not None:
-                await also(connection)
-        self._states = {event_id: state for event_id, state in states.items() if not state.gone}
+        believed: list[bool] = []
+        async with self._recording:
+            slices: Iterator[_Slice] | None = None
+            states: dict[str, EventState] = {}
+            publishing: asyncio.Task[int] | None = None
+            ended = False
+            try:
+                while not ended:
+                    async with self._transaction() as connection:
+                        if slices is None:
+                            await self._load(connection, [answered.poll for answered in batch])
+                            requested = await store.load_keyframe_requests(connection)
+                            states = dict(self._states)
+                            slices = _slices(states, batch, requested, believed)
+                        part = next(slices)
+                        ended = part.last
+                        await store.write(connection, part.rows)
+                        await self._outbox.add(connection, [wire.outgoing(observation) for observation in part.told])
+                        if ended:
+                            await self._note_health(connection, batch, believed)
+                            if also is not None:
+                                await also(connection)
+                    if publishing is not None:
+                        await publishing
+                    publishing = None if ended else asyncio.create_task(self.publish())
+            finally:
+                if publishing is not None:
+                    publishing.cancel()
+                    await asyncio.gather(publishing, return_exceptions=True)
+            self._states = {event_id: state for event_id, state in states.items() if not state.gone}
         for answered, good in zip(batch, believed, strict=True):
             polls_total.labels(answered.poll.sport_key, "kept" if good else EMPTY_BODY).inc()
             for reason, count in answered.poll.seen.rejected.items():
                 rejected_total.labels(reason).inc(count)
         return believed
+
+    async def publish(self) -> int:
+        """Publishes what was kept; returns how many messages. Raises BusError when the bus does not take one."""
+        async with self._publishing:
+            return await self._outbox.publish()
 
     async def note_failure(self, poll: Poll, kind: str) -> None:
         """A poll failed; `poll` says when it would have been and of what. Nobody dies of it."""
@@ -167,61 +194,94 @@ def _asking(poll: Poll, requested: frozenset[str]) -> Poll:
     return replace(poll, keyframes=poll.keyframes | requested) if requested else poll
 
 
-def _kept(batch: Sequence[Answered], believed: Sequence[bool]) -> list[Poll]:
-    return [answered.poll for answered, good in zip(batch, believed, strict=True) if good]
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """A part of what some polls lead to: what one transaction keeps."""
+
+    rows: Rows
+    told: list[Observation]
+    last: bool
 
 
-def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) -> list[Observation]:
-    """Takes one poll into the states and the rows; what is to be told of it."""
-    told = []
-    changes = snapshots = gone = 0
-    for step in observe_poll(states, poll):
-        state = step.state
-        before = states.get(state.event_id)
-        if before is None:
-            rows.first.append(state)
-        if before is None or before.commence_time != state.commence_time:
-            rows.starts.append(state)
-        if before is not None and _game(before) != _game(state):
-            rows.renewed.add(state.event_id)
-        states[state.event_id] = rows.states[state.event_id] = state
-        rows.snapshots.extend(step.snapshots)
-        rows.disappearances.extend(step.disappearances)
-        if step.observation.keyframe:
-            rows.answered_keyframes.add(state.event_id)
-        changes += step.changed
-        snapshots += len(step.snapshots)
-        gone += len(step.disappearances)
-        told.append(step.observation)
+def _slices(
+    states: dict[str, EventState], batch: Sequence[Answered], requested: frozenset[str], believed: list[bool]
+) -> Iterator[_Slice]:
+    """Takes the polls into the states, and ends a slice after so many events; notes of each poll if it is believed."""
+    rows, told = Rows(), list[Observation]()
+    answered_keyframes: set[str] = set()
+    for answered in batch:
+        poll = _asking(answered.poll, requested - answered_keyframes)
+        believed.append(is_believable(states.values(), poll))
+        if not believed[-1]:
+            continue
+        counts: Counter[str] = Counter()
+        for step in observe_poll(states, poll):
+            if len(told) >= SLICE_EVENTS:
+                yield _Slice(rows, told, last=False)
+                rows, told = Rows(), []
+            _apply(states, rows, poll.sport_key, step, counts)
+            if step.observation.keyframe:
+                answered_keyframes.add(step.state.event_id)
+            told.append(step.observation)
+        _end_poll(rows, poll, answered.quota, counts)
+    for sport_key, poll in _newest(batch, believed).items():
+        rows.books[sport_key] = tuple(_book_health(sport_key, poll.seen.events))
+    yield _Slice(rows, told, last=True)
+
+
+def _newest(batch: Sequence[Answered], believed: Sequence[bool]) -> dict[str, Poll]:
+    """The last poll of each sport that was believed and asked for the whole sport."""
+    kept = [answered.poll for answered, good in zip(batch, believed, strict=True) if good]
+    return {poll.sport_key: poll for poll in kept if poll.whole}
+
+
+def _apply(states: dict[str, EventState], rows: Rows, sport_key: str, step: Step, counts: Counter[str]) -> None:
+    """Takes one step into the states and the rows, and counts it for its poll."""
+    state = step.state
+    before = states.get(state.event_id)
+    if before is None:
+        rows.first.append(state)
+    elif _game(before) != _game(state):
+        rows.renewed.add(state.event_id)
+    if before is None or before.commence_time != state.commence_time:
+        rows.starts.append(state)
+    states[state.event_id] = rows.states[state.event_id] = state
+    rows.snapshots.extend(step.snapshots)
+    rows.disappearances.extend(step.disappearances)
+    if step.observation.keyframe:
+        rows.answered_keyframes.add(state.event_id)
+    counted = {
+        "changes": step.changed,
+        "snapshots": len(step.snapshots),
+        "disappearances": len(step.disappearances),
+        "observations": 1,
+    }
+    for name, count in counted.items():
+        counts[name] += count
+        rows.tallies[sport_key, name, ""] += count
+
+
+def _end_poll(rows: Rows, poll: Poll, quota: Quota, counts: Mapping[str, int]) -> None:
+    """Adds what belongs to a poll as a whole."""
     events = poll.seen.events
-    quotes = sum(len(event.offers) for event in events)
+    quotes = sum([len(event.offers) for event in events])
     rows.polls.append(
         PollRow(
             sport_key=poll.sport_key,
             observed_at=poll.observed_at,
             events=len(events),
             quotes=quotes,
-            changes=changes,
-            snapshots=snapshots,
+            changes=counts["changes"],
+            snapshots=counts["snapshots"],
             credits_last=quota.last,
             credits_remaining=quota.remaining,
         )
     )
     rows.quarantined.extend((book, poll.observed_at) for book in poll.seen.quarantined)
-    counted = {
-        "responses": 1,
-        "events": len(events),
-        "quotes": quotes,
-        "changes": changes,
-        "snapshots": snapshots,
-        "disappearances": gone,
-        "observations": len(told),
-    }
-    for name, count in counted.items():
+    for name, count in {"responses": 1, "events": len(events), "quotes": quotes}.items():
         rows.tallies[poll.sport_key, name, ""] += count
     for reason, count in poll.seen.rejected.items():
         rows.tallies[poll.sport_key, "rejected", reason.value] += count
-    return told
 
 
 def _game(state: EventState) -> tuple[object, ...]:
