@@ -22,7 +22,7 @@ from services.ingest import store, wire
 from services.ingest.changes import EventState, Observation, Poll, Step, is_believable, observe_poll
 from services.ingest.normalize import SeenEvent
 from services.ingest.provider import Quota
-from services.ingest.store import BookHealth, Lease, PollRow, Rows, SportHealth
+from services.ingest.store import BookHealth, Lease, PollRow, Rows, SportHealth, StateRows
 from services.shared.clock import utc_now
 from services.shared.database import Database
 from services.shared.outbox import Outbox
@@ -63,6 +63,7 @@ class Recorder:
         self._rate = rate
         self._states: dict[str, EventState] = {}
         self._loaded: set[str] = set()
+        self._state_rows = StateRows()
         #: One transaction at a time: a renewal must not wait for the row that our own batch has locked.
         self._turn = asyncio.Lock()
         #: One batch at a time, since it may take several transactions.
@@ -97,7 +98,7 @@ class Recorder:
                             slices = _slices(states, batch, requested, believed)
                         part = next(slices)
                         ended = part.last
-                        await store.write(connection, part.rows)
+                        await store.write(connection, part.rows, self._state_rows)
                         await self._outbox.add(connection, [wire.outgoing(observation) for observation in part.told])
                         if ended:
                             await self._note_health(connection, batch, believed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ingest.changes import Disappearance, EventState, GoneQuote, HeldQuote, Snapshot
-from services.ingest.normalize import SeenBook
+from services.ingest.normalize import QuoteKey, SeenBook
 from services.shared.bus import partition_of
 from services.shared.tables import stage_tables
 
@@ -53,7 +54,8 @@ games = Table(
     Column("first_seen_at", _MOMENT, nullable=False),
     Column("observed_at", _MOMENT, nullable=False),
     Column("gone", Boolean, nullable=False),
-    Index("games_by_sport", "sport_key", "observed_at"),
+    # Not over what every poll changes: then a game's row is renewed in place, and no index with it.
+    Index("games_present", "sport_key", postgresql_where=text("NOT gone")),
 )
 #: Every start the provider ever gave for a game: starts move.
 game_starts = Table(
@@ -352,7 +354,7 @@ async def request_keyframes(connection: AsyncConnection, event_ids: Iterable[str
         await connection.execute(insert(keyframe_requests).on_conflict_do_nothing(), rows)
 
 
-async def write(connection: AsyncConnection, rows: Rows) -> None:
+async def write(connection: AsyncConnection, rows: Rows, state_rows: StateRows) -> None:
     """Keeps what some polls left. A snapshot that is there already is the same row."""
     await _add_snapshots(connection, rows.snapshots)
     await _insert(connection, _DISAPPEARANCES, rows.disappearances)
@@ -374,7 +376,7 @@ async def write(connection: AsyncConnection, rows: Rows) -> None:
                 "event_ids": [state.event_id for state in states],
                 "partitions": [partition_of(state.event_id) for state in states],
                 "revisions": [state.revision for state in states],
-                "states": [state_bytes(state) for state in states],
+                "states": [state_rows.row(state) for state in states],
             },
         )
     await _insert(connection, _POLLS, rows.polls)
@@ -503,32 +505,57 @@ def _names(table: Table) -> list[str]:
     return [column.name for column in table.columns]
 
 
-def state_bytes(state: EventState) -> bytes:
-    """A state as its row holds it: nothing that the rest of it says already."""
-    seen_at = state.seen_at if any(moment != state.observed_at for moment in set(state.seen_at)) else None
-    return _encoder.encode(
-        _Kept(
-            state.event_id,
-            state.sport_key,
-            state.home_team,
-            state.away_team,
-            state.commence_time,
-            state.revision,
-            state.observed_at,
-            state.keyframe_at,
-            state.gone,
-            state.quotes,
-            seen_at,
-            state.readings,
-            state.told,
-            state.absent,
+class StateRows:
+    """Turns states into the bytes of their rows, remembering what the last row of each event held.
+
+    From poll to poll few of an event's quotes change. A row holds a base, which is made seldom, and beside it the
+    quotes that are others by now, so that only those are looked at. Every row is whole: nothing is lost with this memory.
+    """
+
+    def __init__(self) -> None:
+        self._bases: dict[str, _Base] = {}
+
+    def row(self, state: EventState) -> bytes:
+        """The bytes of an event's row."""
+        base = self._bases.get(state.event_id)
+        renewed: list[tuple[int, HeldQuote]] = []
+        if base is not None and base.keys == state.keys:
+            pairs = zip(state.quotes, base.quotes, strict=True)
+            renewed = [(place, quote) for place, (quote, held) in enumerate(pairs) if quote is not held]
+        if base is None or base.keys != state.keys or len(renewed) > len(state.keys) / REBASE_AT:
+            base, renewed = _Base(state.keys, state.quotes, zlib.compress(_encoder.encode(state.quotes), 1)), []
+            self._bases[state.event_id] = base
+        if state.gone:
+            del self._bases[state.event_id]
+        moments = {moment: place for place, moment in enumerate(dict.fromkeys((*state.readings, *state.told)))}
+        return _encoder.encode(
+            _Kept(
+                event_id=state.event_id,
+                sport_key=state.sport_key,
+                home_team=state.home_team,
+                away_team=state.away_team,
+                commence_time=state.commence_time,
+                revision=state.revision,
+                observed_at=state.observed_at,
+                keyframe_at=state.keyframe_at,
+                gone=state.gone,
+                base=base.written,
+                renewed=renewed,
+                seen_at=None if set(state.seen_at) <= {state.observed_at} else state.seen_at,
+                moments=list(moments),
+                readings=[moments[moment] for moment in state.readings],
+                told=[moments[moment] for moment in state.told],
+                absent=state.absent,
+            )
         )
-    )
 
 
 def state_from(row: bytes) -> EventState:
     """The state that a row holds."""
     kept = _decoder.decode(row)
+    quotes = _base_decoder.decode(zlib.decompress(kept.base))
+    for place, quote in kept.renewed:
+        quotes[place] = quote
     return EventState(
         event_id=kept.event_id,
         sport_key=kept.sport_key,
@@ -539,13 +566,25 @@ def state_from(row: bytes) -> EventState:
         observed_at=kept.observed_at,
         keyframe_at=kept.keyframe_at,
         gone=kept.gone,
-        keys=tuple([quote.key for quote in kept.quotes]),
-        quotes=kept.quotes,
-        seen_at=(kept.observed_at,) * len(kept.quotes) if kept.seen_at is None else kept.seen_at,
-        readings=kept.readings,
-        told=kept.told,
+        keys=tuple([quote.key for quote in quotes]),
+        quotes=tuple(quotes),
+        seen_at=(kept.observed_at,) * len(quotes) if kept.seen_at is None else kept.seen_at,
+        readings=tuple([kept.moments[place] for place in kept.readings]),
+        told=tuple([kept.moments[place] for place in kept.told]),
         absent=kept.absent,
     )
+
+
+#: A new base is made when more than this part of the quotes is another than in the last.
+REBASE_AT = 4
+
+
+class _Base(msgspec.Struct, frozen=True):
+    """Quotes as a row holds them."""
+
+    keys: tuple[QuoteKey, ...]
+    quotes: tuple[HeldQuote, ...]
+    written: bytes
 
 
 class _Kept(msgspec.Struct, array_like=True):
@@ -560,16 +599,22 @@ class _Kept(msgspec.Struct, array_like=True):
     observed_at: datetime
     keyframe_at: datetime
     gone: bool
-    quotes: tuple[HeldQuote, ...]
+    #: The quotes, compressed: a board repeats its keys and moments.
+    base: bytes
+    #: The quotes that are others than in the base, and their places.
+    renewed: list[tuple[int, HeldQuote]]
     #: None: all of them were seen at the observation.
     seen_at: tuple[datetime, ...] | None
-    readings: tuple[datetime | None, ...]
-    told: tuple[datetime | None, ...]
+    #: The readings that there are, and which of them is each quote's.
+    moments: list[datetime | None]
+    readings: list[int]
+    told: list[int]
     absent: tuple[GoneQuote, ...]
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Kept)
+_base_decoder = msgspec.msgpack.Decoder(list[HeldQuote])
 
 
 async def _add_snapshots(connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -268,10 +269,10 @@ async def test_what_died_between_two_slices_of_a_board_is_finished_by_the_repeat
     calls = deaths = 0
     write = store.write
 
-    async def dies_every_other_time(connection: AsyncConnection, rows: store.Rows) -> None:
+    async def dies_every_other_time(connection: AsyncConnection, rows: store.Rows, state_rows: store.StateRows) -> None:
         nonlocal calls
         calls += 1
-        await write(connection, rows)
+        await write(connection, rows, state_rows)
         if calls % 2 == 0:
             raise RuntimeError("between two slices")
 
@@ -291,8 +292,11 @@ async def test_what_died_between_two_slices_of_a_board_is_finished_by_the_repeat
 
 async def all_rows(database: Database) -> dict[str, list[dict[str, Any]]]:
     """What two equal runs have alike."""
-    tables = ("games", "game_starts", "odds_snapshots", "disappearances", "event_state", "tallies")
-    return {table: await rows(database, table) for table in tables}
+    tables = ("games", "game_starts", "odds_snapshots", "disappearances", "tallies")
+    kept = {table: await rows(database, table) for table in tables}
+    # How much of a state is in its base depends on who wrote it, and what it says does not.
+    states = [store.state_from(row["state"]) for row in await rows(database, "event_state")]
+    return kept | {"states": [dataclasses.asdict(state) for state in states]}
 
 
 async def by_event(bus: Bus) -> list[tuple[str, bytes]]:

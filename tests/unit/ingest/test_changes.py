@@ -22,6 +22,7 @@ from services.ingest.changes import (
     observe_poll,
 )
 from services.ingest.normalize import QuoteKey, normalize
+from services.ingest.store import StateRows, state_from
 from services.ingest.testing import (
     SPORT,
     START,
@@ -406,3 +407,10 @@ def test_an_answer_repeated_at_once_changes_nothing(boards: list[Any]) -> None:
             for step in observe_poll(states, a_poll(body_of(board, at), at + minutes(again))):
                 states[step.state.event_id] = step.state
                 assert not again or (step.changed, step.snapshots, step.disappearances) == (0, (), ())
+
+
+@given(BOARDS)
+def test_a_states_row_says_all_that_the_state_does(boards: list[Any]) -> None:
+    rows = StateRows()
+    for step in run(boards):
+        assert state_from(rows.row(step.state)) == step.state
