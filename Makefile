@@ -66,8 +66,8 @@ current: $(READY) $(THIRD_PARTY) ## Generated stubs and OpenAPI are what the con
 	$(BIN)/python -m gateway.openapi --check gateway/openapi.json
 	$(BIN)/stratum schema --check
 
-bench: $(READY) ## What it costs: ratios measured side by side, written to build/bench.json
-	$(BIN)/python -m tests.bench
+bench: $(READY) ## What it costs, as ratios measured side by side: [PART=throughput|growth|latency|memory|feed] [EVENTS=5000]
+	$(BIN)/python -m tests.bench $(or $(PART),all) $(if $(EVENTS),--events $(EVENTS))
 
 ##@ Change it
 .PHONY: proto generate format migrate release lock third-party

@@ -60,6 +60,7 @@ async def main(config: Config) -> None:
             partitions=config.partitions,
             batch_size=config.consensus_batch_size,
             on_gap=ask_for_keyframe,
+            cached_events=config.cached_events,
         )
         await serve(
             config,

@@ -28,6 +28,7 @@ from services.consensus.model import (
     PricedMarket,
     Quote,
     QuotePoint,
+    Vote,
 )
 from services.consensus.pricing import PricingRules, nobody_quotes, price_market
 
@@ -135,10 +136,11 @@ def _priced(
     in_play: bool,
     sport_key: str,
     rules: BoardRules,
+    reduced: Mapping[str, Vote] | None = None,
 ) -> PricedMarket:
     if not quotes:
         return nobody_quotes(in_play, rules.pricing)
-    return price_market(key.market, sport_key, quotes, dead, in_play, rules.pricing)
+    return price_market(key.market, sport_key, quotes, dead, in_play, rules.pricing, reduced or {})
 
 
 def _covered(before: Iterable[Coverage], asked: Coverage) -> tuple[Coverage, ...]:
@@ -213,7 +215,12 @@ def _market(
             return before, False, row
         row_at = seen.observed_at if row else before.row_at
         return MarketState(quotes, dead, before.in_play, row_at, before.changed_at, before.priced), False, row
-    after = _priced(key, quotes, dead, seen.in_play, seen.sport_key, rules)
+    reduced: dict[str, Vote] = {}
+    if settled and before is not None and before.priced is not None:
+        reduced = dict(before.priced.reduced)
+        for book in touched:
+            reduced.pop(book, None)
+    after = _priced(key, quotes, dead, seen.in_play, seen.sport_key, rules, reduced)
     # What other settings said does not count as said: a row shows from when on the new ones hold.
     said = before.priced.consensus if before and before.priced and settled else None
     # That there is no consensus is said once; what its counts are meanwhile is in the messages.

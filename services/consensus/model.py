@@ -137,12 +137,38 @@ class Consensus(Value, frozen=True):
         return self.note != TOO_FEW_BOOKS
 
 
+class ReducedQuote(Value, frozen=True):
+    """One book's quote, reduced to what is compared."""
+
+    name: str
+    cluster: str
+    line: float | None
+    probability: float
+    mean: float | None
+    #: Where it stands on the scale on which plausibility is judged.
+    position: float
+
+
+class Vote(Value, frozen=True):
+    """One voice in a market: a cluster's, or for a start each book's own."""
+
+    cluster: str
+    members: tuple[ReducedQuote, ...]
+    #: The median of its members' lines, or of their probabilities in h2h: what a market's dispersion is one of.
+    value: float
+    #: (implied mean, weight, cluster) of each member; nothing without a scale.
+    means: tuple[tuple[float, float, str], ...]
+    weights: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class PricedMarket:
     """A market's consensus and, by book, where each stands against the others."""
 
     consensus: Consensus
     standings: dict[str, Standing]
+    #: What the two were made of, by book: when one book changes, the others need not be reduced again.
+    reduced: dict[str, Vote]
 
 
 class Coverage(Value, frozen=True):

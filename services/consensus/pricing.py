@@ -26,10 +26,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
+from types import MappingProxyType
 
 from services.consensus.model import (
     IMPLAUSIBLE,
@@ -40,8 +41,10 @@ from services.consensus.model import (
     Others,
     PricedMarket,
     Quote,
+    ReducedQuote,
     Standing,
     Value,
+    Vote,
 )
 from services.shared import odds
 from services.shared.odds import MarketKind, MarketModel, canonical
@@ -71,35 +74,6 @@ class _Scale(Value, frozen=True):
         return self.kind is MarketKind.H2H or self.sigma is not None
 
 
-class _Book(Value, frozen=True):
-    """One book's quote, reduced to what is compared."""
-
-    name: str
-    cluster: str
-    line: float | None
-    probability: float
-    mean: float | None
-    #: Where it stands on the scale on which plausibility is judged.
-    position: float
-
-
-class _Vote(Value, frozen=True):
-    """One cluster's voice: the medians of its members, and each member's weight."""
-
-    cluster: str
-    members: tuple[_Book, ...]
-    line: float | None
-    probability: float
-    weights: tuple[float, ...]
-
-    def value(self, kind: MarketKind) -> float:
-        """The number of which a market's dispersion is one: the line, or the probability in h2h."""
-        if kind is MarketKind.H2H:
-            return self.probability
-        assert self.line is not None, "the edge lets no spread or total without a line through"
-        return self.line
-
-
 def price_market(
     market: str,
     sport_key: str,
@@ -107,61 +81,66 @@ def price_market(
     dead: Mapping[str, str],
     in_play: bool,
     rules: PricingRules,
+    reduced: Mapping[str, Vote] = MappingProxyType({}),
 ) -> PricedMarket:
     """The consensus of one market and each book's standing, from the quotes by book.
 
-    `dead` names the quotes that no longer count, with the reason. `market` is a key that Stratum reads.
+    `dead` names the quotes that no longer count, with the reason. `market` is a key that Stratum reads. `reduced` may
+    hold what these very quotes were reduced to by the same rules before; it changes no result.
     """
     kind = _kind(market)
     assert kind is not None, f"the edge lets no {market} through"
     model = rules.market_model
     scale = _Scale(kind, model.sigma_of(sport_key, market))
     clusters = model.cluster_by_book
-    books = [
-        _reduced(name, clusters.get(name, name), quotes[name].line, quotes[name].prices, kind, scale.sigma)
+    alone = {
+        name: reduced.get(name) or _reduced(quotes[name], clusters.get(name, name), scale, rules)
         for name in sorted(quotes)
-    ]
-    alive = [book for book in books if book.name not in dead] if dead else books
-    implausible = _implausible(alive, kind, rules)
+    }
+    books = [vote.members[0] for vote in alone.values()]
+    implausible = _implausible([book for book in books if book.name not in dead], kind, rules)
     reasons = {**dead, **dict.fromkeys(implausible, IMPLAUSIBLE)}
-    votes = _votes([book for book in alive if book.name not in implausible] if implausible else alive, rules)
+    votes = _votes([vote for name, vote in alone.items() if name not in reasons], kind, rules)
     everybody = _Everybody(votes, scale, rules)
+    others = everybody.without_each({book.cluster for book in books})
     standings = {
-        book.name: Standing(
-            book.cluster, book.probability, book.mean, reasons.get(book.name, ""), everybody.without(book.cluster)
-        )
+        book.name: Standing(book.cluster, book.probability, book.mean, reasons.get(book.name, ""), others[book.cluster])
         for book in books
     }
-    return PricedMarket(_consensus(votes, everybody, scale, reasons, in_play, rules), standings)
+    return PricedMarket(_consensus(votes, everybody, scale, reasons, in_play, rules), standings, alone)
 
 
 def nobody_quotes(in_play: bool, rules: PricingRules) -> PricedMarket:
     """A market that every book has left."""
     consensus = Consensus(0, 0, in_play, rules.market_model.devig_method, TOO_FEW_BOOKS)
-    return PricedMarket(consensus, {})
+    return PricedMarket(consensus, {}, {})
 
 
 _kind = lru_cache(maxsize=1024)(odds.market_kind)
 
 
-# A quote that did not change is reduced to the same: as many are remembered as a large board has.
-@lru_cache(maxsize=1 << 16)
-def _reduced(
-    name: str, cluster: str, line: float | None, prices: tuple[float, ...], kind: MarketKind, sigma: float | None
-) -> _Book:
-    probability = odds.fair_probabilities(prices)[0]
-    mean = odds.implied_mean(kind, line, probability, sigma)
-    if kind is MarketKind.H2H:
+def _reduced(quote: Quote, cluster: str, scale: _Scale, rules: PricingRules) -> Vote:
+    """The quote as it is compared, as a voice by itself."""
+    probability = odds.fair_probabilities(quote.prices)[0]
+    mean = odds.implied_mean(scale.kind, quote.line, probability, scale.sigma)
+    if scale.kind is MarketKind.H2H:
         position = probability
     elif mean is not None:
         position = mean
     else:
-        assert line is not None, "the edge lets no spread or total without a line through"
-        position = line
-    return _Book(name, cluster, line, probability, mean, position)
+        position = _line(quote.line)
+    book = ReducedQuote(quote.book, cluster, quote.line, probability, mean, position)
+    weight = rules.market_model.sharpness.get(quote.book, 1.0)
+    value = probability if scale.kind is MarketKind.H2H else _line(quote.line)
+    return Vote(cluster, (book,), value, () if mean is None else ((mean, weight, cluster),), (weight,))
 
 
-def _implausible(books: Sequence[_Book], kind: MarketKind, rules: PricingRules) -> frozenset[str]:
+def _line(line: float | None) -> float:
+    assert line is not None, "the edge lets no spread or total without a line through"
+    return line
+
+
+def _implausible(books: Sequence[ReducedQuote], kind: MarketKind, rules: PricingRules) -> frozenset[str]:
     limit = rules.implausible_multiple * rules.dislocation_threshold[kind]
     places = [book.position for book in books]
     if not places or max(places) - min(places) < limit:
@@ -171,7 +150,7 @@ def _implausible(books: Sequence[_Book], kind: MarketKind, rules: PricingRules) 
         members.setdefault(book.cluster, []).append(book.position)
     positions = {cluster: odds.median(held) for cluster, held in members.items()}
 
-    def stands_apart(book: _Book) -> bool:
+    def stands_apart(book: ReducedQuote) -> bool:
         far = sum(
             canonical(abs(book.position - position)) >= limit
             for cluster, position in positions.items()
@@ -182,38 +161,42 @@ def _implausible(books: Sequence[_Book], kind: MarketKind, rules: PricingRules) 
     return frozenset(book.name for book in books if stands_apart(book))
 
 
-def _votes(books: Sequence[_Book], rules: PricingRules) -> list[_Vote]:
-    members: dict[str, list[_Book]] = {}
-    for book in books:
-        members.setdefault(book.cluster, []).append(book)
-    sharpness = rules.market_model.sharpness
-    return [_vote(cluster, members[cluster], sharpness) for cluster in sorted(members)]
+def _votes(alone: Sequence[Vote], kind: MarketKind, rules: PricingRules) -> list[Vote]:
+    """The clusters' voices by name, from those of their members."""
+    members: dict[str, list[Vote]] = {}
+    for vote in alone:
+        members.setdefault(vote.cluster, []).append(vote)
+    return [
+        held[0] if len(held) == 1 else _together([vote.members[0] for vote in held], kind, rules)
+        for _, held in sorted(members.items())
+    ]
 
 
-@lru_cache(maxsize=1 << 16)
-def _lone_vote(only: _Book, weight: float) -> _Vote:
-    return _Vote(only.cluster, (only,), only.line, only.probability, (weight,))
-
-
-def _vote(cluster: str, members: Sequence[_Book], sharpness: Mapping[str, float]) -> _Vote:
-    if len(members) == 1:
-        return _lone_vote(members[0], sharpness.get(members[0].name, 1.0))
-    lines = [book.line for book in members if book.line is not None]
-    return _Vote(
+def _together(members: Sequence[ReducedQuote], kind: MarketKind, rules: PricingRules) -> Vote:
+    """The voice of a cluster: the median of its members, who share its weight."""
+    cluster = members[0].cluster
+    weights = tuple([rules.market_model.sharpness.get(book.name, 1.0) / len(members) for book in members])
+    return Vote(
         cluster=cluster,
         members=tuple(members),
-        line=odds.median(lines) if lines else None,
-        probability=odds.median([book.probability for book in members]),
-        weights=tuple([sharpness.get(book.name, 1.0) / len(members) for book in members]),
+        value=odds.median([book.probability if kind is MarketKind.H2H else _line(book.line) for book in members]),
+        means=tuple(
+            [
+                (book.mean, weight, cluster)
+                for book, weight in zip(members, weights, strict=True)
+                if book.mean is not None
+            ]
+        ),
+        weights=weights,
     )
 
 
-def _on_line(vote: _Vote, line: float | None, rules: PricingRules) -> _Vote | None:
+def _on_line(vote: Vote, line: float | None, kind: MarketKind, rules: PricingRules) -> Vote | None:
     """The cluster's voice if only its members on this line speak; None when there are none."""
     members = [book for book in vote.members if book.line == line]
     if len(members) == len(vote.members):
         return vote
-    return _vote(vote.cluster, members, rules.market_model.sharpness) if members else None
+    return _together(members, kind, rules) if members else None
 
 
 class _Values(Value, frozen=True):
@@ -239,43 +222,67 @@ def _values(ordered: Sequence[float], kind: MarketKind) -> _Values:
 class _Everybody:
     """The voices of a market, together and without any one cluster."""
 
-    def __init__(self, votes: Sequence[_Vote], scale: _Scale, rules: PricingRules) -> None:
+    def __init__(self, votes: Sequence[Vote], scale: _Scale, rules: PricingRules) -> None:
         self._votes = votes
         self._scale = scale
         self._rules = rules
-        self._value_of = {vote.cluster: vote.value(scale.kind) for vote in votes}
-        self._ordered = sorted(self._value_of.values())
+        self._value_of = {vote.cluster: vote.value for vote in votes}
+        self.ordered = sorted(self._value_of.values())
         self._means = _Means(votes) if scale.is_common and votes else None
-        #: Comparisons that were made, by what they depend on.
-        self._known: dict[object, Others] = {}
 
-    def summary(self) -> tuple[_Values, float | None, float | None, Sequence[_Vote]]:
+    def summary(self) -> tuple[_Values, float | None, float | None, Sequence[Vote]]:
         """Of all voices: their values, the fair line, the probability at the line, and who counts in it."""
-        values = _values(self._ordered, self._scale.kind)
+        values = _values(self.ordered, self._scale.kind)
         return values, *self._priced(values.line, None)
 
-    def without(self, cluster: str) -> Others | None:
-        """The comparison for a book of this cluster; None when no other cluster stands in the market."""
+    def without_each(self, clusters: Iterable[str]) -> dict[str, Others | None]:
+        """The comparison for the books of each cluster; None where no other cluster stands in the market."""
+        if self._means is None:
+            return {cluster: self._on_their_line(cluster) for cluster in clusters}
+        kind, sigma = self._scale.kind, self._scale.sigma
+        values_of: dict[float | None, _Values] = {}
+        means: dict[object, float] = {}
+        made: dict[tuple[float | None, object], Others | None] = {}
+        found: dict[str, Others | None] = {}
+        for cluster, place in self._means.places(clusters).items():
+            left_out = self._value_of.get(cluster)
+            if (left_out, place) not in made:
+                if left_out is not None and len(self.ordered) == 1:
+                    made[left_out, place] = None
+                    found[cluster] = None
+                    continue
+                if left_out not in values_of:
+                    values_of[left_out] = self._values_without(left_out)
+                if place not in means:
+                    means[place] = self._means.without(cluster)
+                values, mean = values_of[left_out], means[place]
+                made[left_out, place] = Others(
+                    len(self.ordered) - (left_out is not None),
+                    values.line,
+                    odds.fair_line(kind, mean),
+                    _probability_at(kind, mean, values.line, sigma),
+                    values.dispersion,
+                )
+            found[cluster] = made[left_out, place]
+        return found
+
+    def _on_their_line(self, cluster: str) -> Others | None:
+        """The comparison without a scale: prices count on one and the same line only."""
         left_out = self._value_of.get(cluster)
-        # On the common scale nothing else of a cluster matters than its value and its place among the implied means.
-        kind = left_out, cluster if self._means is None else self._means.kind_of(cluster)
-        if kind not in self._known:
-            clusters = len(self._votes) - (left_out is not None)
-            if not clusters:
-                return None
-            self._known[kind] = self._compared(cluster, left_out, clusters)
-        return self._known[kind]
+        clusters = len(self.ordered) - (left_out is not None)
+        if not clusters:
+            return None
+        values = self._values_without(left_out)
+        _, probability, _ = self._priced(values.line, cluster)
+        return Others(clusters, values.line, None, probability, values.dispersion)
 
-    def _compared(self, cluster: str, left_out: float | None, clusters: int) -> Others:
-        ordered = self._ordered
-        if left_out is not None:
-            at = bisect_left(ordered, left_out)
-            ordered = [*ordered[:at], *ordered[at + 1 :]]
-        values = _values(ordered, self._scale.kind)
-        fair_line, probability, _ = self._priced(values.line, cluster)
-        return Others(clusters, values.line, fair_line, probability, values.dispersion)
+    def _values_without(self, left_out: float | None) -> _Values:
+        if left_out is None:
+            return _values(self.ordered, self._scale.kind)
+        at = bisect_left(self.ordered, left_out)
+        return _values([*self.ordered[:at], *self.ordered[at + 1 :]], self._scale.kind)
 
-    def _priced(self, line: float | None, left_out: str | None) -> tuple[float | None, float | None, Sequence[_Vote]]:
+    def _priced(self, line: float | None, left_out: str | None) -> tuple[float | None, float | None, Sequence[Vote]]:
         """The fair line, the probability at a line, and the voices that count in it."""
         scale = self._scale
         if self._means is not None:
@@ -283,11 +290,15 @@ class _Everybody:
             probability = _probability_at(scale.kind, mean, line, scale.sigma)
             return odds.fair_line(scale.kind, mean), probability, self._votes
         voices = [vote for vote in self._votes if vote.cluster != left_out]
-        counted = [held for vote in voices if (held := _on_line(vote, line, self._rules)) is not None]
+        counted = [held for vote in voices if (held := _on_line(vote, line, scale.kind, self._rules)) is not None]
         if len(counted) < self._rules.market_model.consensus_min_books:
             return None, None, []
-        weighted = [pair for vote in counted for pair in zip(vote.members, vote.weights, strict=True)]
-        return None, canonical(odds.weighted_median([(book.probability, weight) for book, weight in weighted])), counted
+        weighted = [
+            (book.probability, weight)
+            for vote in counted
+            for book, weight in zip(vote.members, vote.weights, strict=True)
+        ]
+        return None, canonical(odds.weighted_median(weighted)), counted
 
 
 _probability_at = lru_cache(maxsize=1 << 16)(odds.probability_at)
@@ -300,40 +311,37 @@ class _Means:
     lowers every sum behind each of its members by that member's weight.
     """
 
-    def __init__(self, votes: Sequence[_Vote]) -> None:
-        held = sorted(
-            [
-                (book.mean, weight, vote.cluster)
-                for vote in votes
-                for book, weight in zip(vote.members, vote.weights, strict=True)
-                if book.mean is not None
-            ]
-        )
+    def __init__(self, votes: Sequence[Vote]) -> None:
+        held = sorted([mean for vote in votes for mean in vote.means])
         self._means = [mean for mean, _, _ in held]
         self._weights = [weight for _, weight, _ in held]
         self._sums = list(accumulate(self._weights))
-        self._places: dict[str, list[int]] = {}
+        self._places: dict[str, list[int]] = {vote.cluster: [] for vote in votes}
         for place, (_, _, cluster) in enumerate(held):
-            self._places.setdefault(cluster, []).append(place)
-        #: By weight, the place where half is reached without a book of that weight behind it.
-        self._middle: dict[float, int] = {}
+            self._places[cluster].append(place)
 
-    def kind_of(self, cluster: str) -> object:
-        """What the median without this cluster depends on: the same kind, the same median.
+    def places(self, clusters: Iterable[str]) -> dict[str, object]:
+        """What the median without each cluster depends on: the same place, the same median.
 
         Of a book alone it is the weight, and whether it stands before, at, next to or behind the middle.
         """
-        places = self._places.get(cluster)
-        if places is None:
-            return None
-        if len(places) > 1:
-            return cluster
-        weight = self._weights[places[0]]
-        middle = self._middle.get(weight)
-        if middle is None:
-            half = (self._sums[-1] - weight) / 2.0
-            self._middle[weight] = middle = bisect_left(self._sums, half - _slack(half))
-        return weight, max(-1, min(2, places[0] - middle))
+        found: dict[str, object] = {}
+        middles: dict[float, int] = {}
+        for cluster in clusters:
+            places = self._places.get(cluster)
+            if places is None:
+                found[cluster] = None
+            elif len(places) > 1:
+                found[cluster] = cluster
+            else:
+                (place,) = places
+                weight = self._weights[place]
+                if weight not in middles:
+                    half = (self._sums[-1] - weight) / 2.0
+                    middles[weight] = bisect_left(self._sums, half - _slack(half))
+                beyond = place - middles[weight]
+                found[cluster] = weight, -1 if beyond < 0 else min(beyond, 2)
+        return found
 
     def without(self, cluster: str | None) -> float:
         """The weighted median of all clusters but this one: as `odds.weighted_median`, to the same nine digits."""
@@ -367,7 +375,7 @@ def _slack(half: float) -> float:
 
 
 def _consensus(
-    votes: Sequence[_Vote],
+    votes: Sequence[Vote],
     everybody: _Everybody,
     scale: _Scale,
     reasons: Mapping[str, str],
@@ -386,8 +394,7 @@ def _consensus(
         )
     values, fair_line, probability, counted = everybody.summary()
     elsewhere = {} if scale.is_common else {book.name: OTHER_LINE for book in books if book.line != values.line}
-    own = [vote.value(scale.kind) for vote in votes]
-    center = odds.median(own)
+    center = odds.median(everybody.ordered)
     return Consensus(
         books=len(books),
         clusters=len(votes),
@@ -399,7 +406,7 @@ def _consensus(
         fair_probability=probability,
         consensus_price=canonical(1.0 / probability) if probability else None,
         dispersion=values.dispersion,
-        dispersion_mad=canonical(odds.median([abs(value - center) for value in own])),
+        dispersion_mad=canonical(odds.median([abs(value - center) for value in everybody.ordered])),
         excluded=tuple(sorted({**reasons, **elsewhere}.items())),
         weights=_weights(
             tuple([(vote.cluster, vote.weights) for vote in counted]),

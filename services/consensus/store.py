@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -183,6 +183,7 @@ def _replacing(table: Table) -> str:
     return f"({key}) DO UPDATE SET {values}"
 
 
+_GAME_COLUMNS = [column.name for column in games.columns]
 _insert_games = _insertion(games, _replacing(games))
 _insert_snapshots = _insertion(consensus_snapshots, "DO NOTHING")
 _insert_points = _insertion(quote_history, "DO NOTHING")
@@ -196,7 +197,11 @@ async def _insert(connection: AsyncConnection, insertion: TextClause, rows: Sequ
 
 async def _write_games(connection: AsyncConnection, rows: Iterable[GameRow]) -> None:
     newest = {row.event_id: row for row in rows}
-    await _insert(connection, _insert_games, [asdict(row) for _, row in sorted(newest.items())])
+    await _insert(
+        connection,
+        _insert_games,
+        [{name: getattr(row, name) for name in _GAME_COLUMNS} for _, row in sorted(newest.items())],
+    )
 
 
 async def _write_current(connection: AsyncConnection, rows: Iterable[CurrentMarket]) -> None:

@@ -71,6 +71,9 @@ class ServiceConfig(BaseSettings):
     log_format: str = Field(default="json", pattern="^(json|console)$")
     drain_seconds: float = Field(default=10.0, ge=0)
     partitions: tuple[int, ...] = tuple(range(PARTITIONS))
+    #: Events whose states a stage keeps in memory, about 60 kB each. With fewer than a board has, and the board coming
+    #: in order poll after poll, every state is read back from the database at every poll.
+    cached_events: int = Field(default=10_000, ge=0)
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -54,9 +54,10 @@ def run(config_class: type[Config], main: Callable[[Config], Coroutine[Any, Any,
     name = config_class.__module__.split(".")[-2]
     configure_logging(name, config.log_level, config.log_format)
     # A message makes thousands of values at once and none in a cycle: at its own pace the collector would walk them,
-    # and everything imported, again and again.
+    # and everything imported, again and again. What lives for long is the states of the events, a large heap without a
+    # single cycle, so it is walked seldom.
     gc.freeze()
-    gc.set_threshold(50_000)
+    gc.set_threshold(50_000, 20, 100)
     uvloop.run(main(config))
 
 

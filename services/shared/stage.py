@@ -151,7 +151,7 @@ class Stage(Generic[M, S]):
         partitions: Sequence[int] = ALL_PARTITIONS,
         batch_size: int = 500,
         on_gap: Callable[[str], Awaitable[None]] | None = None,
-        cached_events: int = 2000,
+        cached_events: int = 10_000,
     ) -> None:
         self.name = name
         self._database = database

@@ -32,7 +32,16 @@ async def main(config: Config) -> None:
         feed = Feed(store, config.feed_limits())
         fold = SignalEvents(settings, feed.received)
         rules = Stage(
-            "signals", database, bus, fold, MARKETS, SIGNALS, stage, config.partitions, on_gap=request_keyframe
+            "signals",
+            database,
+            bus,
+            fold,
+            MARKETS,
+            SIGNALS,
+            stage,
+            config.partitions,
+            on_gap=request_keyframe,
+            cached_events=config.cached_events,
         )
         await serve(
             config,

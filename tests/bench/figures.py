@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,37 @@ class Figure:
         return f"{self.name:<58}{self.value:>12,.2f} {self.unit:<18}{against}"
 
 
-def write(figures: Sequence[Figure], path: Path) -> None:
-    """The figures as JSON: name, value, unit, baseline, ratio."""
+def write(part: str, figures: Sequence[Figure], path: Path, run: Mapping[str, object]) -> None:
+    """Keeps a part's figures in the file, in place of its earlier ones; other parts' stay. `run` tells of this run."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(figure) | {"ratio": figure.ratio} for figure in figures], indent=2) + "\n")
+    parts = _kept(path)
+    parts[part] = {**run, "figures": [asdict(figure) | {"ratio": figure.ratio} for figure in figures]}
+    path.write_text(json.dumps(parts, indent=2) + "\n")
+    path.with_suffix(".md").write_text("\n".join(_table(name, kept) for name, kept in sorted(parts.items())))
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _table(part: str, run: Mapping[str, Any]) -> str:
+    """A part as a Markdown table, as docs/performance.md holds it."""
+    figures = run["figures"]
+    told = ", ".join(f"{name} {value}" for name, value in run.items() if name != "figures")
+    lines = [f"## {part.capitalize()}", "", told, "", "| what | value | ratio | to |", "|---|---:|---:|---|"]
+    for figure in figures:
+        ratio, baseline = figure["ratio"], figure["baseline"]
+        against = "" if baseline is None else f"{figure['baseline_is']}: {_shown(baseline)} {figure['unit']}"
+        value = f"{_shown(figure['value'])} {figure['unit']}"
+        lines.append(f"| {figure['name']} | {value} | {'' if ratio is None else _shown(ratio)} | {against} |")
+    return "\n".join([*lines, ""])
+
+
+def _shown(number: object) -> str:
+    """Three digits that count, and no more than the unit's ones."""
+    assert isinstance(number, int | float)
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
