@@ -476,15 +476,27 @@ def _market(key: QuoteKey) -> tuple[str, str]:
 
 
 def _by_market(board: _Board, places: Sequence[int], observed_at: datetime) -> tuple[Reads, ...]:
-    columns: dict[tuple[str, str], tuple[list[str], list[float]]] = {}
+    # Books are mostly read together: their readings are few.
+    ages = {reading: _age(reading, observed_at) for reading in {board.readings[place] for place in places}}
+    columns: dict[tuple[str, str], list[int]] = {}
     for place in places:
-        market, player, book = board.keys[place]
-        reading = board.readings[place]
-        assert reading is not None
-        books, ages = columns.setdefault((market, player), ([], []))
-        books.append(book)
-        ages.append((observed_at - reading).total_seconds())
-    return tuple([Reads(*market, tuple(books), tuple(ages)) for market, (books, ages) in columns.items()])
+        columns.setdefault(board.keys[place][:2], []).append(place)
+    return tuple(
+        [
+            Reads(
+                market,
+                player,
+                tuple([board.keys[place][2] for place in held]),
+                tuple([ages[board.readings[place]] for place in held]),
+            )
+            for (market, player), held in columns.items()
+        ]
+    )
+
+
+def _age(reading: datetime | None, observed_at: datetime) -> float:
+    assert reading is not None
+    return (observed_at - reading).total_seconds()
 
 
 def _snapshots(

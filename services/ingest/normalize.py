@@ -194,31 +194,31 @@ class _Read(msgspec.Struct, frozen=True):
     near: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+#: An offer and its reading.
+_Dated = tuple[Offer, datetime | None]
+#: All that decides, beside the outcomes, how an event's markets are read.
+_Shape = tuple[object, ...]
+
+
+class _Known(msgspec.Struct, frozen=True):
     """An event as it was given and as it was read. All but `shape` is by market, in the order of the response."""
 
     shape: _Shape
     given: list[msgspec.Raw]
     reads: list[_Read]
     #: What of these markets is not used.
-    rejected: Mapping[Rejection, int]
+    rejected: Counter[Rejection]
     #: The places of the books that are not used.
     refused: frozenset[int]
     #: Which book each market is of.
     book_of: list[int]
-    #: Where each offer comes from, in the order of the offers' keys: the market, and the place among its offers.
-    sources: list[tuple[int, int]]
+    #: Where each of a market's offers stands in the order of their keys, and which market each of those comes from.
+    slots: list[list[int]]
+    sources: list[int]
     keys: tuple[QuoteKey, ...]
     offers: tuple[Offer, ...]
     far: int
     near: int
-
-
-#: An offer and its reading.
-_Dated = tuple[Offer, datetime | None]
-#: All that decides, beside the outcomes, how an event's markets are read.
-_Shape = tuple[object, ...]
 
 
 class Memory:
@@ -439,27 +439,35 @@ class _Reader:
         else:
             refused, book_of, reads, given = before.refused, before.book_of, before.reads.copy(), before.given.copy()
         moved = before is None
+        offers = [] if before is None else list(before.offers)
+        rejected: Counter[Rejection] = Counter() if before is None else before.rejected.copy()
         for place, (outcomes, far, near) in event.changed.items():
             # The bytes as they came belong to the whole response, which would be kept with them.
             given[place] = event.given[place].copy()
             book = None if book_of[place] in refused else books[book_of[place]]
             read = self._read_market(book, event.markets[place], outcomes, far, near, names)
-            moved = moved or [offer.key for offer in read.offers] != [offer.key for offer in reads[place].offers]
-            reads[place] = read
+            last, reads[place] = reads[place], read
+            if last.rejected or read.rejected:
+                rejected.subtract(last.rejected)
+                rejected.update(read.rejected)
+            moved = moved or [offer.key for offer in read.offers] != [offer.key for offer in last.offers]
+            if before is not None and not moved:
+                for slot, offer in zip(before.slots[place], read.offers, strict=True):
+                    offers[slot] = offer
         if before is None or moved:
             found = sorted(
                 [(offer.key, place, nth) for place, read in enumerate(reads) for nth, offer in enumerate(read.offers)]
             )
-            sources = [(place, nth) for _, place, nth in found]
             keys = tuple([key for key, _, _ in found])
             if len(set(keys)) < len(keys):
                 return None
+            sources = [place for _, place, _ in found]
+            offers = [reads[place].offers[nth] for _, place, nth in found]
+            slots: list[list[int]] = [[0] * len(read.offers) for read in reads]
+            for slot, (_, place, nth) in enumerate(found):
+                slots[place][nth] = slot
         else:
-            sources, keys = before.sources, before.keys
-        rejected: Counter[Rejection] = Counter()
-        for read in reads:
-            if read.rejected:
-                rejected.update(read.rejected)
+            sources, keys, slots = before.sources, before.keys, before.slots
         return _Known(
             shape=event.shape,
             given=given,
@@ -467,9 +475,10 @@ class _Reader:
             rejected=rejected,
             refused=refused,
             book_of=book_of,
+            slots=slots,
             sources=sources,
             keys=keys,
-            offers=tuple([reads[place].offers[nth] for place, nth in sources]),
+            offers=tuple(offers),
             far=event.far,
             near=event.near,
         )
@@ -502,7 +511,7 @@ class _Reader:
                 self._time(update, optional=True) if read.dated else None
                 for update, read in zip(updates, known.reads, strict=True)
             ]
-        return tuple([moments[place] for place, _ in known.sources])
+        return tuple([moments[place] for place in known.sources])
 
     def _given(self, item: object) -> tuple[str | None, SeenEvent | None]:
         """Reads an event of whatever shape: its id, if it has one, and what it shows, if it can be read."""

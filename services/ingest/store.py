@@ -509,7 +509,8 @@ class StateRows:
     """Turns states into the bytes of their rows, remembering what the last row of each event held.
 
     From poll to poll few of an event's quotes change. A row holds a base, which is made seldom, and beside it the
-    quotes that are others by now, so that only those are looked at. Every row is whole: nothing is lost with this memory.
+    quotes that are others by now, so that only those are looked at. Every row is whole: nothing is lost with this
+    memory.
     """
 
     def __init__(self) -> None:

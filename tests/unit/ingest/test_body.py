@@ -41,7 +41,9 @@ def test_what_is_no_json_is_refused(body: bytes) -> None:
         decode(body)
 
 
-VALUES: st.SearchStrategy[Any] = st.sampled_from([None, True, 0, 1, 150, -110, 1.91, "", "h2h", "2026-01-15T18:00:00Z", [], {}, [{"price": 2}]])
+VALUES: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, 0, 1, 150, -110, 1.91, "", "h2h", "2026-01-15T18:00:00Z", [], {}, [{"price": 2}]]
+)
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
