@@ -77,8 +77,7 @@ class GoneQuote(msgspec.Struct, frozen=True, array_like=True):
         return self.quote.key
 
 
-@dataclass(frozen=True, slots=True)
-class EventState:
+class EventState(msgspec.Struct, frozen=True):
     """All that ingest knows of an event between two polls.
 
     What moves with every poll stands in columns beside the quotes, the n-th value for the n-th quote.
@@ -107,8 +106,7 @@ class EventState:
     absent: tuple[GoneQuote, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Reads:
+class Reads(msgspec.Struct, frozen=True):
     """When the provider last read the quotes of a market that did not change."""
 
     market: str
@@ -139,8 +137,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     sid: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Disappearance:
+class Disappearance(msgspec.Struct, frozen=True):
     """A quote that was asked for and did not come: a row to keep."""
 
     event_id: str
@@ -151,8 +148,7 @@ class Disappearance:
     observed_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True):
     """What the others are told of one event at one observation."""
 
     event_id: str
@@ -176,8 +172,7 @@ class Observation:
     reads: tuple[Reads, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """What one observation of one event leads to."""
 
     state: EventState
@@ -319,8 +314,7 @@ def _header(before: EventState | None, seen: SeenEvent | None) -> SeenEvent | Ev
     return event
 
 
-@dataclass(frozen=True, slots=True)
-class _Board:
+class _Board(msgspec.Struct, frozen=True):
     """The quotes that there are at an observation, in the order of their keys, and beside each what was held of it."""
 
     keys: tuple[QuoteKey, ...]

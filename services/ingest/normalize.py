@@ -125,8 +125,7 @@ class Quote(msgspec.Struct, frozen=True):
     last_update: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class SeenEvent:
+class SeenEvent(msgspec.Struct, frozen=True):
     """One event as one response showed it.
 
     Its quotes are kept in columns, since from response to response little but the readings differs: an offer that comes

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -296,7 +296,7 @@ async def all_rows(database: Database) -> dict[str, list[dict[str, Any]]]:
     kept = {table: await rows(database, table) for table in tables}
     # How much of a state is in its base depends on who wrote it, and what it says does not.
     states = [store.state_from(row["state"]) for row in await rows(database, "event_state")]
-    return kept | {"states": [dataclasses.asdict(state) for state in states]}
+    return kept | {"states": [msgspec.structs.asdict(state) for state in states]}
 
 
 async def by_event(bus: Bus) -> list[tuple[str, bytes]]:
