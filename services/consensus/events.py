@@ -59,13 +59,7 @@ class ConsensusFold:
 
     def dump(self, state: EventState) -> bytes:
         """The event as bytes; numbers and times come back exactly."""
-        markets = tuple(
-            [
-                StoredMarket(*key, tuple(held.quotes.values()), held.dead, held.in_play, held.row_at, held.changed_at)
-                for key, held in state.markets.items()
-            ]
-        )
-        return _encoder.encode(StoredEvent(state.revision, state.config_hash, state.coverage, markets))
+        return dump_state(state)
 
     def step(self, state: EventState, message: Observation) -> Outcome[EventState]:
         """The event after the observation, what to store of it, and what to tell the others."""
@@ -91,8 +85,19 @@ class ConsensusFold:
         await store.write(connection, rows)
 
 
+def dump_state(state: EventState) -> bytes:
+    """An event as it is written down."""
+    markets = tuple(
+        [
+            StoredMarket(*key, tuple(held.quotes.values()), held.dead, held.in_play, held.row_at, held.changed_at)
+            for key, held in state.markets.items()
+        ]
+    )
+    return _encoder.encode(StoredEvent(state.revision, state.config_hash, state.coverage, markets))
+
+
 def load_state(stored: bytes) -> EventState:
-    """An event as `dump` wrote it down; its markets are priced when somebody asks for what they are worth."""
+    """An event as `dump_state` wrote it down; its markets are priced when somebody asks for what they are worth."""
     event = _decoder.decode(stored)
     return EventState(
         event.revision,

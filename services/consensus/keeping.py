@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import msgspec
 from sqlalchemy import exists, update
 
 from services.consensus import store
 from services.consensus.config import Config
+from services.consensus.events import dump_state, load_state
 from services.consensus.model import EventState
-from services.shared.keeping import Days, Kept, Report, Rows, Run, States
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(EventState)
+from services.shared.keeping import Days, Kept, Report, Rows, Run, States, removed
 
 
 def kept(config: Config) -> Sequence[Kept]:
@@ -33,10 +30,10 @@ def kept(config: Config) -> Sequence[Kept]:
 
 def forgotten(stored: bytes, before: datetime) -> bytes | None:
     """The state of an event that was last observed before a time: how many messages it has led to, and no more."""
-    state = _decoder.decode(stored)
+    state = load_state(stored)
     if not state.coverage or state.coverage[-1].observed_at >= before:
         return None
-    return _encoder.encode(EventState(revision=state.revision))
+    return dump_state(EventState(revision=state.revision))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +48,7 @@ class SilentMarkets:
         if self.kept_days:
             games, market = store.games.c, store.current_market.c
             silent = exists().where(games.event_id == market.event_id, games.observed_at < run.before(self.kept_days))
-            rows = Rows(store.current_market, market.observed_at, self.kept_days, also=silent)
-            report.rows_removed = rows.keep(run).rows_removed
+            report.rows_removed = removed(run, store.current_market, silent)
         return report
 
 

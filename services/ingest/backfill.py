@@ -98,7 +98,7 @@ class Backfill:
         lease = await self._acquire()
         recorder = Recorder(self._database, self._outbox, lease, self._config.ingest_lease_seconds, rate=0.0)
         self._books_at = recorder.books_at
-        await self._outbox.publish()
+        await recorder.publish()
         async with self._database.begin() as connection:
             cursor = await store.load_cursor(connection, sport_key, since, until)
         publishing: asyncio.Task[int] | None = None
@@ -113,7 +113,7 @@ class Backfill:
                     # The bus writes one batch to its disk while the next is being worked out.
                     if publishing is not None:
                         await publishing
-                    publishing = asyncio.create_task(self._outbox.publish())
+                    publishing = asyncio.create_task(recorder.publish())
                     progress(cursor)
             if publishing is not None:
                 await publishing

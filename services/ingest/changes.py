@@ -12,13 +12,15 @@ sight and its first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import msgspec
 
-from services.ingest.normalize import OutcomeQuote, Quote, Seen, SeenEvent
+from services.ingest.normalize import Offer, OutcomeQuote, QuoteKey, Seen, SeenEvent
 from services.shared.identity import snapshot_id
 
 #: A message carries everything whenever this much event time has passed since one that did.
@@ -28,8 +30,7 @@ REMEMBER_GONE = timedelta(hours=24)
 #: An answer without any event is not believed while a known event begins within this time.
 DUE_WITHIN = timedelta(hours=48)
 
-#: What a quote is a quote of: market, player, book.
-QuoteKey = tuple[str, str, str]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,50 +46,42 @@ class Coverage:
         return market in self.markets and (not self.books or book in self.books)
 
 
-class HeldOutcome(msgspec.Struct, frozen=True):
-    """One side of a quote, and since when it has stood at its price and line."""
+class HeldQuote(msgspec.Struct, frozen=True, array_like=True):
+    """An offer, and since when it has stood. It stays the same object until something about it changes."""
 
-    outcome: str
-    price: float
-    observed_at: datetime
-    snapshot_id: str
-    link: str | None = None
-    limit: float | None = None
-    sid: str | None = None
-
-
-class HeldQuote(msgspec.Struct, frozen=True):
-    """A quote as last seen, with everything about it that has been told."""
-
-    book: str
-    market: str
-    player: str
-    line: float | None
-    outcomes: tuple[HeldOutcome, ...]
-    #: The provider's reading at the quote's last sight.
-    last_update: datetime | None
-    #: The reading that consumers know of; it trails `last_update` while nothing happens.
-    told_update: datetime | None
+    offer: Offer
+    #: When each outcome was first seen at its present price and line.
+    since: tuple[datetime, ...]
     #: The observation that first showed the present value.
     observed_at: datetime
-    #: The last sight.
-    seen_at: datetime
     changed_after: datetime | None = None
     changed_by: datetime | None = None
     #: The last sight of the value before this one.
     previous_seen_at: datetime | None = None
-    #: It was asked for and did not come.
-    gone: bool = False
 
     @property
     def key(self) -> QuoteKey:
         """What it is a quote of."""
-        return (self.market, self.player, self.book)
+        return self.offer.key
 
 
-@dataclass(frozen=True, slots=True)
-class EventState:
-    """All that ingest knows of an event between two polls."""
+class GoneQuote(msgspec.Struct, frozen=True, array_like=True):
+    """A quote that was asked for and did not come."""
+
+    quote: HeldQuote
+    seen_at: datetime
+
+    @property
+    def key(self) -> QuoteKey:
+        """What it was a quote of."""
+        return self.quote.key
+
+
+class EventState(msgspec.Struct, frozen=True):
+    """All that ingest knows of an event between two polls.
+
+    What moves with every poll stands in columns beside the quotes, the n-th value for the n-th quote.
+    """
 
     event_id: str
     sport_key: str
@@ -100,23 +93,30 @@ class EventState:
     keyframe_at: datetime
     #: It was missing from a poll that asked for its sport; nothing is told of it until it returns.
     gone: bool
-    #: In the order of their keys; those gone for less than a day included.
+    #: What each quote is a quote of; in order.
+    keys: tuple[QuoteKey, ...]
     quotes: tuple[HeldQuote, ...]
+    #: The last sight of each.
+    seen_at: tuple[datetime, ...]
+    #: The provider's reading at the last sight of each.
+    readings: tuple[datetime | None, ...]
+    #: The readings that consumers know of; they trail `readings` while nothing happens.
+    told: tuple[datetime | None, ...]
+    #: Quotes that have been gone for less than a day, in the order of their keys.
+    absent: tuple[GoneQuote, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """When the provider last read a quote that did not change."""
+class Reads(msgspec.Struct, frozen=True):
+    """When the provider last read the quotes of a market that did not change."""
 
-    book: str
     market: str
     player: str
-    #: Seconds from the reading to the observation; negative where the book's clock is ahead.
-    age_seconds: float
+    books: tuple[str, ...]
+    #: For each book, seconds from the reading to the observation; negative where the book's clock is ahead.
+    ages_seconds: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """One outcome's price and its own point, as first seen: a row to keep."""
 
     id: str
@@ -137,8 +137,7 @@ class Snapshot:
     sid: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Disappearance:
+class Disappearance(msgspec.Struct, frozen=True):
     """A quote that was asked for and did not come: a row to keep."""
 
     event_id: str
@@ -149,8 +148,7 @@ class Disappearance:
     observed_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True):
     """What the others are told of one event at one observation."""
 
     event_id: str
@@ -166,13 +164,15 @@ class Observation:
     keyframe: bool
     #: New or changed quotes; in a keyframe every one there is.
     changes: tuple[HeldQuote, ...]
+    #: For each of these, the reading that consumers are to know of.
+    readings: tuple[datetime | None, ...]
     #: Empty in a keyframe.
     removed: tuple[QuoteKey, ...]
-    reads: tuple[Read, ...]
+    #: By market. Empty in a keyframe.
+    reads: tuple[Reads, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """What one observation of one event leads to."""
 
     state: EventState
@@ -242,57 +242,33 @@ def observe(before: EventState | None, seen: SeenEvent | None, poll: Poll) -> St
     if before is None and seen is None:
         raise ValueError("an event that was never seen cannot be observed to be missing")
     event = _header(before, seen)
+    at = poll.observed_at
     # Other teams under the same id, or the same ones swapped, are another event: nothing held speaks for these sides.
     anew = before is None or (before.home_team, before.away_team) != (event.home_team, event.away_team)
-    held = {} if before is None or anew else {known.key: known for known in before.quotes}
-    present: dict[QuoteKey, HeldQuote] = {}
-    told: set[QuoteKey] = set()
+    board = _set_side_by_side(None if anew else before, seen, poll)
+    quotes = list(board.held)
+    told: set[int] = set()
     snapshots: list[Snapshot] = []
     changed = 0
-    for quote in seen.quotes if seen is not None else ():
-        key = quote.key
-        old = held.get(key)
-        new = _hold(event.event_id, old, quote, poll.observed_at)
-        present[key] = new
-        if new.observed_at == poll.observed_at:
-            changed += 1
-            told.add(key)
-            snapshots.extend(_snapshots(event.event_id, new, poll.observed_at))
-        elif old is not None and old.outcomes != new.outcomes:
-            told.add(key)
-    removed: list[QuoteKey] = []
-    absent: dict[QuoteKey, HeldQuote] = {}
-    disappearances: list[Disappearance] = []
-    for key, known in held.items():
-        if key in present:
+    for place, (old, offer) in enumerate(zip(board.held, board.offers, strict=True)):
+        if offer is None or (old is not None and old.offer is offer):
             continue
-        if known.gone:
-            if poll.observed_at - known.seen_at < REMEMBER_GONE:
-                absent[key] = known
-        elif seen is None or poll.asked.asks_for(known.market, known.book):
-            removed.append(key)
-            absent[key] = msgspec.structs.replace(known, gone=True)
-            disappearances.append(
-                Disappearance(event.event_id, known.book, known.market, known.player, known.seen_at, poll.observed_at)
-            )
-        else:
-            present[key] = known
-    touched = {(market, player) for market, player, _ in (*told, *removed)}
-    reads = {
-        key: read
-        for key, quote in present.items()
-        if key not in told and (read := _read(quote, key[:2] in touched, event.commence_time, poll.observed_at))
-    }
-    for key in (*told, *reads):
-        held_now = present[key]
-        if held_now.told_update != held_now.last_update:
-            present[key] = msgspec.structs.replace(held_now, told_update=held_now.last_update)
-    keyframe = (
-        before is None
-        or anew
-        or poll.observed_at - before.keyframe_at >= KEYFRAME_EVERY
-        or event.event_id in poll.keyframes
-    )
+        if old is not None and old.offer == offer:
+            # The same in another object, as after a start: this one is what the next poll repeats.
+            quotes[place] = msgspec.structs.replace(old, offer=offer)
+            continue
+        new = quotes[place] = _hold(board, place, offer, at)
+        told.add(place)
+        if new.observed_at == at:
+            changed += 1
+            snapshots.extend(_snapshots(event.event_id, new, board.readings[place], at))
+    removed = board.removed
+    touched = {board.keys[place][:2] for place in told} | {gone.key[:2] for gone in removed}
+    reads = _reads(board, told, touched, event.commence_time)
+    updates = list(board.told)
+    for place in (*told, *reads):
+        updates[place] = board.readings[place]
+    keyframe = before is None or anew or at - before.keyframe_at >= KEYFRAME_EVERY or event.event_id in poll.keyframes
     state = EventState(
         event_id=event.event_id,
         sport_key=event.sport_key,
@@ -300,11 +276,17 @@ def observe(before: EventState | None, seen: SeenEvent | None, poll: Poll) -> St
         away_team=event.away_team,
         commence_time=event.commence_time,
         revision=(before.revision if before is not None else 0) + 1,
-        observed_at=poll.observed_at,
-        keyframe_at=poll.observed_at if before is None or keyframe else before.keyframe_at,
+        observed_at=at,
+        keyframe_at=at if before is None or keyframe else before.keyframe_at,
         gone=seen is None,
-        quotes=_in_order(present | absent),
+        keys=board.keys,
+        quotes=tuple([quote for quote in quotes if quote is not None]),
+        seen_at=board.seen_at,
+        readings=board.readings,
+        told=tuple(updates),
+        absent=board.absent,
     )
+    shown = range(len(quotes)) if keyframe else sorted(told)
     observation = Observation(
         event_id=event.event_id,
         sport_key=event.sport_key,
@@ -313,15 +295,17 @@ def observe(before: EventState | None, seen: SeenEvent | None, poll: Poll) -> St
         commence_time=event.commence_time,
         revision=state.revision,
         previous_revision=state.revision - 1,
-        observed_at=poll.observed_at,
+        observed_at=at,
         expected_interval_seconds=poll.expected_interval_seconds,
         asked=poll.asked,
         keyframe=keyframe,
-        changes=_in_order(present if keyframe else {key: present[key] for key in told}),
-        removed=() if keyframe else tuple(sorted(removed)),
-        reads=() if keyframe else tuple(reads[key] for key in sorted(reads)),
+        changes=tuple([state.quotes[place] for place in shown]),
+        readings=tuple([updates[place] for place in shown]),
+        removed=() if keyframe else tuple([gone.key for gone in removed]),
+        reads=() if keyframe else _by_market(board, reads, at),
     )
-    return Step(state, observation, tuple(snapshots), tuple(disappearances), changed)
+    disappearances = tuple([_disappearance(event.event_id, gone, at) for gone in removed])
+    return Step(state, observation, tuple(snapshots), disappearances, changed)
 
 
 def _header(before: EventState | None, seen: SeenEvent | None) -> SeenEvent | EventState:
@@ -330,115 +314,212 @@ def _header(before: EventState | None, seen: SeenEvent | None) -> SeenEvent | Ev
     return event
 
 
-def _in_order(quotes: Mapping[QuoteKey, HeldQuote]) -> tuple[HeldQuote, ...]:
-    return tuple([quotes[key] for key in sorted(quotes)])
+class _Board(msgspec.Struct, frozen=True):
+    """The quotes that there are at an observation, in the order of their keys, and beside each what was held of it."""
+
+    keys: tuple[QuoteKey, ...]
+    #: None for a quote that was not asked for: it stays as it is.
+    offers: Sequence[Offer | None]
+    seen_at: tuple[datetime, ...]
+    readings: tuple[datetime | None, ...]
+    #: None for a quote that is new, or was gone.
+    held: Sequence[HeldQuote | None]
+    held_seen_at: Sequence[datetime | None]
+    held_readings: Sequence[datetime | None]
+    told: Sequence[datetime | None]
+    #: What was gone, where it is shown again.
+    returned: Mapping[QuoteKey, GoneQuote]
+    #: Quotes that were asked for and did not come, and all that are gone; in the order of their keys.
+    removed: tuple[GoneQuote, ...]
+    absent: tuple[GoneQuote, ...]
 
 
-def _hold(event_id: str, old: HeldQuote | None, new: Quote, observed_at: datetime) -> HeldQuote:
-    """The quote as it is now known, given what it was."""
-    standing = old if old is not None and not old.gone and old.line == new.line else None
-    if (
-        standing is not None
-        and len(standing.outcomes) == len(new.outcomes)
-        and all(map(_stands, standing.outcomes, new.outcomes))
-    ):
-        return msgspec.structs.replace(standing, last_update=new.last_update, seen_at=observed_at)
-    outcomes = tuple(_hold_outcome(event_id, standing, new, outcome, observed_at) for outcome in new.outcomes)
-    if (
-        standing is not None
-        and len(standing.outcomes) == len(outcomes)
-        and all(outcome.observed_at < observed_at for outcome in outcomes)
-    ):
-        return msgspec.structs.replace(standing, outcomes=outcomes, last_update=new.last_update, seen_at=observed_at)
-    after, by = (None, None) if old is None else _change_interval(old, new.last_update, observed_at)
+def _set_side_by_side(before: EventState | None, seen: SeenEvent | None, poll: Poll) -> _Board:
+    at = poll.observed_at
+    gone = () if before is None else before.absent
+    if before is not None and seen is not None and before.keys == seen.keys:
+        return _Board(
+            keys=seen.keys,
+            offers=seen.offers,
+            seen_at=(at,) * len(seen.keys),
+            readings=seen.readings,
+            held=before.quotes,
+            held_seen_at=before.seen_at,
+            held_readings=before.readings,
+            told=before.told,
+            returned={},
+            removed=(),
+            absent=_remembered(gone, at),
+        )
+    shown = {} if seen is None else {key: place for place, key in enumerate(seen.keys)}
+    known = {} if before is None else {key: place for place, key in enumerate(before.keys)}
+    missing = [key for key in known if key not in shown and (seen is None or poll.asked.asks_for(key[0], key[2]))]
+    keys = tuple(sorted((shown.keys() | known.keys()).difference(missing)))
+    now = [shown.get(key) for key in keys]
+    then = [known.get(key) for key in keys]
+    offers = _picked(() if seen is None else seen.offers, now)
+    readings = _picked(() if seen is None else seen.readings, now)
+    held_seen_at = _picked(() if before is None else before.seen_at, then)
+    held_readings = _picked(() if before is None else before.readings, then)
+    removed = () if before is None else tuple([_gone(before, known[key]) for key in missing])
+    away = _remembered([quote for quote in gone if quote.key not in shown], at)
+    return _Board(
+        keys=keys,
+        offers=offers,
+        seen_at=tuple(
+            [at if place is not None or old is None else old for place, old in zip(now, held_seen_at, strict=True)]
+        ),
+        readings=tuple(
+            [old if place is None else new for place, new, old in zip(now, readings, held_readings, strict=True)]
+        ),
+        held=_picked(() if before is None else before.quotes, then),
+        held_seen_at=held_seen_at,
+        held_readings=held_readings,
+        told=_picked(() if before is None else before.told, then),
+        returned={quote.key: quote for quote in gone if quote.key in shown},
+        removed=removed,
+        absent=tuple(sorted((*removed, *away), key=lambda quote: quote.key)),
+    )
+
+
+def _remembered(gone: Iterable[GoneQuote], at: datetime) -> tuple[GoneQuote, ...]:
+    return tuple([quote for quote in gone if at - quote.seen_at < REMEMBER_GONE])
+
+
+def _picked(values: Sequence[Value], places: Sequence[int | None]) -> list[Value | None]:
+    return [None if place is None else values[place] for place in places]
+
+
+def _gone(before: EventState, place: int) -> GoneQuote:
+    return GoneQuote(before.quotes[place], before.seen_at[place])
+
+
+def _hold(board: _Board, place: int, offer: Offer, observed_at: datetime) -> HeldQuote:
+    """An offer that is not the one held, as it is now known."""
+    old = board.held[place]
+    standing = old if old is not None and old.offer.line == offer.line else None
+    since = tuple([_since(standing, outcome, observed_at) for outcome in offer.outcomes])
+    if standing is not None and len(standing.since) == len(since) and max(since) < observed_at:
+        return msgspec.structs.replace(standing, offer=offer, since=since)
+    returned = board.returned.get(offer.key)
+    after, by = _change_interval(board, place, returned, observed_at)
     return HeldQuote(
-        book=new.book,
-        market=new.market,
-        player=new.player,
-        line=new.line,
-        outcomes=outcomes,
-        last_update=new.last_update,
-        told_update=new.last_update,
+        offer=offer,
+        since=since,
         observed_at=observed_at,
-        seen_at=observed_at,
         changed_after=after,
         changed_by=by,
-        previous_seen_at=None if old is None else old.seen_at,
+        previous_seen_at=board.held_seen_at[place] if returned is None else returned.seen_at,
     )
 
 
-def _stands(held: HeldOutcome, offered: OutcomeQuote) -> bool:
-    """Whether a side is offered in every respect as it was."""
-    return (
-        held.price == offered.price
-        and held.outcome == offered.outcome
-        and held.link == offered.link
-        and held.limit == offered.limit
-        and held.sid == offered.sid
-    )
+def _since(standing: HeldQuote | None, outcome: OutcomeQuote, observed_at: datetime) -> datetime:
+    """Since when one side is at its price; `standing` is the quote before, if it stood at the same line."""
+    if standing is not None:
+        for held, since in zip(standing.offer.outcomes, standing.since, strict=True):
+            if held.outcome == outcome.outcome and held.price == outcome.price:
+                return since
+    return observed_at
 
 
-def _hold_outcome(
-    event_id: str, standing: HeldQuote | None, new: Quote, outcome: OutcomeQuote, observed_at: datetime
-) -> HeldOutcome:
-    """One side as it is now known; `standing` is the quote before, if it stood at the same line."""
-    for held in standing.outcomes if standing is not None else ():
-        if held.outcome == outcome.outcome and held.price == outcome.price:
-            if held.link == outcome.link and held.limit == outcome.limit and held.sid == outcome.sid:
-                return held
-            return msgspec.structs.replace(held, link=outcome.link, limit=outcome.limit, sid=outcome.sid)
-    return HeldOutcome(
-        outcome=outcome.outcome,
-        price=outcome.price,
-        observed_at=observed_at,
-        snapshot_id=snapshot_id(event_id, new.book, new.market, new.player, outcome.outcome, observed_at),
-        link=outcome.link,
-        limit=outcome.limit,
-        sid=outcome.sid,
-    )
-
-
-def _change_interval(old: HeldQuote, last_update: datetime | None, observed_at: datetime) -> tuple[datetime, datetime]:
+def _change_interval(
+    board: _Board, place: int, returned: GoneQuote | None, observed_at: datetime
+) -> tuple[datetime | None, datetime | None]:
     """The interval in which the value changed: by the provider's readings, or between sights where they do not say."""
-    if not old.gone:
-        after = old.last_update or old.seen_at
-        by = min(observed_at, last_update or observed_at)
-        if after < by:
-            return after, by
-    return old.seen_at, observed_at
+    if returned is not None:
+        return returned.seen_at, observed_at
+    seen_at = board.held_seen_at[place]
+    if seen_at is None:
+        return None, None
+    after = board.held_readings[place] or seen_at
+    by = min(observed_at, board.readings[place] or observed_at)
+    return (after, by) if after < by else (seen_at, observed_at)
 
 
-def _read(quote: HeldQuote, market_changes: bool, commence_time: datetime | None, observed_at: datetime) -> Read | None:
-    """What to tell of an unchanged quote's newest reading: nothing unless its market changes or it passed the start."""
-    update = quote.last_update
-    if update is None or update == quote.told_update:
-        return None
-    crosses = commence_time is not None and (
-        quote.told_update is None or (quote.told_update < commence_time) != (update < commence_time)
+def _reads(board: _Board, told: set[int], touched: set[tuple[str, str]], start: datetime | None) -> list[int]:
+    """Which unchanged quotes' newest reading is to be told: where their market changes, or it passed the start."""
+    places: Iterable[int] = (place for market in sorted(touched) for place in _places(board.keys, market))
+    if _may_pass(board, start):
+        places = range(len(board.keys))
+    found = []
+    for place in places:
+        update, known = board.readings[place], board.told[place]
+        if update is None or update == known or place in told:
+            continue
+        passes = start is not None and (known is None or (known < start) != (update < start))
+        if passes or board.keys[place][:2] in touched:
+            found.append(place)
+    return found
+
+
+def _may_pass(board: _Board, start: datetime | None) -> bool:
+    """Whether any reading can have passed the start since the one that was told."""
+    if start is None:
+        return False
+    moments = {*board.readings, *board.told}
+    return None in moments or len({moment < start for moment in moments if moment is not None}) > 1
+
+
+def _places(keys: tuple[QuoteKey, ...], market: tuple[str, str]) -> range:
+    """Where a market's quotes stand: keys are in order, and begin with the market and the player."""
+    return range(bisect_left(keys, market), bisect_right(keys, market, key=_market))
+
+
+def _market(key: QuoteKey) -> tuple[str, str]:
+    return key[:2]
+
+
+def _by_market(board: _Board, places: Sequence[int], observed_at: datetime) -> tuple[Reads, ...]:
+    # Books are mostly read together: their readings are few.
+    ages = {reading: _age(reading, observed_at) for reading in {board.readings[place] for place in places}}
+    columns: dict[tuple[str, str], list[int]] = {}
+    for place in places:
+        columns.setdefault(board.keys[place][:2], []).append(place)
+    return tuple(
+        [
+            Reads(
+                market,
+                player,
+                tuple([board.keys[place][2] for place in held]),
+                tuple([ages[board.readings[place]] for place in held]),
+            )
+            for (market, player), held in columns.items()
+        ]
     )
-    if not market_changes and not crosses:
-        return None
-    return Read(quote.book, quote.market, quote.player, (observed_at - update).total_seconds())
 
 
-def _snapshots(event_id: str, quote: HeldQuote, observed_at: datetime) -> Iterator[Snapshot]:
-    for outcome in quote.outcomes:
-        if outcome.observed_at == observed_at:
-            mirrored = outcome.outcome == "away" and quote.line is not None
+def _age(reading: datetime | None, observed_at: datetime) -> float:
+    assert reading is not None
+    return (observed_at - reading).total_seconds()
+
+
+def _snapshots(
+    event_id: str, held: HeldQuote, last_update: datetime | None, observed_at: datetime
+) -> Iterator[Snapshot]:
+    offer = held.offer
+    market, player, book = offer.key
+    for outcome, since in zip(offer.outcomes, held.since, strict=True):
+        if since == observed_at:
+            mirrored = outcome.outcome == "away" and offer.line is not None
             yield Snapshot(
-                id=outcome.snapshot_id,
+                id=snapshot_id(event_id, book, market, player, outcome.outcome, observed_at),
                 event_id=event_id,
-                book=quote.book,
-                market=quote.market,
-                player=quote.player,
+                book=book,
+                market=market,
+                player=player,
                 outcome=outcome.outcome,
                 price=outcome.price,
-                line=0.0 - quote.line if mirrored and quote.line is not None else quote.line,
+                line=0.0 - offer.line if mirrored and offer.line is not None else offer.line,
                 observed_at=observed_at,
-                last_update=quote.last_update,
-                changed_after=quote.changed_after,
-                changed_by=quote.changed_by,
+                last_update=last_update,
+                changed_after=held.changed_after,
+                changed_by=held.changed_by,
                 link=outcome.link,
                 limit=outcome.limit,
                 sid=outcome.sid,
             )
+
+
+def _disappearance(event_id: str, gone: GoneQuote, observed_at: datetime) -> Disappearance:
+    market, player, book = gone.key
+    return Disappearance(event_id, book, market, player, gone.seen_at, observed_at)

@@ -116,14 +116,15 @@ class Judgement:
     age_seconds: float | None = None
 
 
-def changed_books(told: Iterable[Observation], observed_at: datetime) -> Counter[str]:
-    """By book, how many quotes one poll found changed; a quote that is new changed from nothing and is not counted."""
+def changed_books(told: Observation) -> Counter[str]:
+    """By book, how many quotes an observation found changed; a quote that is new changed from nothing and is not
+    counted."""
     return Counter(
-        quote.book
-        for observation in told
-        if observation.observed_at == observed_at
-        for quote in observation.changes
-        if quote.observed_at == observed_at and quote.previous_seen_at is not None
+        [
+            quote.key[2]
+            for quote in told.changes
+            if quote.observed_at == told.observed_at and quote.previous_seen_at is not None
+        ]
     )
 
 
@@ -135,15 +136,16 @@ def observe_books(before: Iterable[BookHealth], poll: Poll, changed: Mapping[str
     updates: dict[str, datetime] = {}
     until: dict[str, datetime] = {}
     for event in poll.seen.events:
-        names = {quote.book for quote in event.quotes}
+        named = [book for _, _, book in event.keys]
+        names = set(named)
         events.update(names)
+        quotes.update(named)
         if event.commence_time is not None:
             for name in names:
                 until[name] = max(event.commence_time, until.get(name, event.commence_time))
-        for quote in event.quotes:
-            quotes[quote.book] += 1
-            if quote.last_update is not None:
-                updates[quote.book] = max(quote.last_update, updates.get(quote.book, quote.last_update))
+        for name, reading in set(zip(named, event.readings, strict=True)):
+            if reading is not None:
+                updates[name] = max(reading, updates.get(name, reading))
     now = poll.observed_at
     found = []
     for name in sorted({*known, *quotes, *poll.asked.books}):

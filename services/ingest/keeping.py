@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
-import msgspec
+from msgspec.structs import replace
 
 from services.ingest import store
-from services.ingest.changes import EventState
 from services.ingest.config import Config
 from services.shared.keeping import Days, Kept, Rows, States
 
 #: Whoever asked for a keyframe asks again with every message that it cannot apply.
 KEYFRAME_REQUEST_DAYS = 1.0
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(EventState)
 
 
 def kept(config: Config) -> Sequence[Kept]:
@@ -26,6 +21,7 @@ def kept(config: Config) -> Sequence[Kept]:
     return (
         Days(store.odds_snapshots, config.ingest_snapshots_retention_days),
         Days(store.disappearances, config.ingest_snapshots_retention_days),
+        Rows(store.cycles, store.cycles.c.observed_at, config.ingest_polls_retention_days),
         Rows(store.polls, store.polls.c.observed_at, config.ingest_polls_retention_days),
         Rows(store.stage.dead_letter, store.stage.dead_letter.c.noted_at, config.ingest_dead_letters_retention_days),
         Rows(store.keyframe_requests, store.keyframe_requests.c.requested_at, KEYFRAME_REQUEST_DAYS),
@@ -38,7 +34,7 @@ def forgotten(stored: bytes, before: datetime) -> bytes | None:
 
     An event that is not gone stays: when its sport is polled again, its end has still to be told.
     """
-    state = _decoder.decode(stored)
-    if not state.gone or state.observed_at >= before or not state.quotes:
+    state = store.state_from(stored)
+    if not state.gone or state.observed_at >= before or not (state.quotes or state.absent):
         return None
-    return _encoder.encode(replace(state, quotes=()))
+    return store.StateRows().row(replace(state, keys=(), quotes=(), seen_at=(), readings=(), told=(), absent=()))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -22,6 +22,7 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from services.ingest.body import BookBody, EventBody, MarketBody, plain
 from services.ingest.bookmakers import KNOWN, Books
 from services.shared.identity import EPOCH
 from services.shared.odds import MarketKind, canonical, decimal_from_american, market_kind
@@ -32,6 +33,9 @@ PLACEHOLDER_PRICE = 1.01
 EVENT_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 #: Market and book keys, as the provider writes them.
 KEY = re.compile(r"[0-9a-z_]{1,64}")
+
+#: What a quote is a quote of: market, player, book.
+QuoteKey = tuple[str, str, str]
 
 
 class Rejection(StrEnum):
@@ -85,7 +89,7 @@ class Rejection(StrEnum):
     UNREADABLE_TIME = "unreadable_time"
 
 
-class OutcomeQuote(msgspec.Struct, frozen=True):
+class OutcomeQuote(msgspec.Struct, frozen=True, array_like=True):
     """One side of a book's quote."""
 
     #: home, away, draw, over or under.
@@ -98,28 +102,35 @@ class OutcomeQuote(msgspec.Struct, frozen=True):
     sid: str | None = None
 
 
-class Quote(msgspec.Struct, frozen=True):
-    """One book's whole market: every side, and the canonical side's line."""
+class Offer(msgspec.Struct, frozen=True, array_like=True):
+    """What a book offers on a whole market: every side, and the canonical side's line."""
 
-    book: str
-    market: str
-    player: str
+    #: What it is a quote of.
+    key: QuoteKey
     #: Home's point, or over's; None for h2h.
     line: float | None
     #: The canonical side first.
     outcomes: tuple[OutcomeQuote, ...]
+
+
+class Quote(msgspec.Struct, frozen=True):
+    """An offer, and when the provider last read it."""
+
+    book: str
+    market: str
+    player: str
+    line: float | None
+    outcomes: tuple[OutcomeQuote, ...]
     #: When the provider last read it at the book, if it said.
     last_update: datetime | None
 
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """What the quote is a quote of: market, player, book."""
-        return (self.market, self.player, self.book)
 
+class SeenEvent(msgspec.Struct, frozen=True):
+    """One event as one response showed it.
 
-@dataclass(frozen=True, slots=True)
-class SeenEvent:
-    """One event as one response showed it."""
+    Its quotes are kept in columns, since from response to response little but the readings differs: an offer that comes
+    again is the same object, and so are the keys of an event whose quotes are the same ones.
+    """
 
     event_id: str
     sport_key: str
@@ -127,8 +138,21 @@ class SeenEvent:
     away_team: str
     #: None where the start cannot be read.
     commence_time: datetime | None
-    #: In the order of their keys.
-    quotes: tuple[Quote, ...]
+    #: What each offer is a quote of; in order.
+    keys: tuple[QuoteKey, ...]
+    offers: tuple[Offer, ...]
+    #: When the provider last read each offer at its book, if it said.
+    readings: tuple[datetime | None, ...]
+
+    @property
+    def quotes(self) -> tuple[Quote, ...]:
+        """The offers with their readings, one by one, in the order of their keys."""
+        return tuple([_quote(*given) for given in zip(self.offers, self.readings, strict=True)])
+
+
+def _quote(offer: Offer, last_update: datetime | None) -> Quote:
+    market, player, book = offer.key
+    return Quote(book, market, player, offer.line, offer.outcomes, last_update)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,58 +185,84 @@ class Seen:
         return not self.events and not self.unreadable
 
 
-#: What a market is read as: for each player, in order, the line and the sides.
-_Sides = tuple[tuple[str, float | None, tuple[OutcomeQuote, ...]], ...]
-#: What decides, beside the outcomes themselves, how they are read: American or not, event, home and away, book, market.
-_MarketKey = tuple[bool, str, str, str, str, str]
+class _Read(msgspec.Struct, frozen=True):
+    """What the outcomes of one market were read as. They alone decide, in an event of one shape."""
+
+    offers: tuple[Offer, ...] = ()
+    rejected: Mapping[Rejection, int] = {}
+    #: Whether it is a market that Stratum reads, so that its reading counts.
+    dated: bool = False
+    #: Prices of 100 and more, by amount, and those below.
+    far: int = 0
+    near: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A market of which every outcome was used, as it was given and as it was read."""
+#: An offer and its reading.
+_Dated = tuple[Offer, datetime | None]
+#: All that decides, beside the outcomes, how an event's markets are read.
+_Shape = tuple[object, ...]
 
-    outcomes: Sequence[object]
-    link: str | None
-    sides: _Sides
+
+class _Known(msgspec.Struct, frozen=True):
+    """An event as it was given and as it was read. All but `shape` is by market, in the order of the response."""
+
+    shape: _Shape
+    given: list[msgspec.Raw]
+    reads: list[_Read]
+    #: What of these markets is not used.
+    rejected: Counter[Rejection]
+    #: The places of the books that are not used.
+    refused: frozenset[int]
+    #: Which book each market is of.
+    book_of: list[int]
+    #: Where each of a market's offers stands in the order of their keys, and which market each of those comes from.
+    slots: list[list[int]]
+    sources: list[int]
+    keys: tuple[QuoteKey, ...]
+    offers: tuple[Offer, ...]
+    far: int
+    near: int
 
 
 class Memory:
-    """The markets of the last response: most of them come again as they were, dated anew, and are not read again.
+    """The events of the last response: most of their markets come again as they were, dated anew, and are not reread.
 
     It saves time and changes no result: to be kept between the responses about one sport.
     """
 
     def __init__(self) -> None:
-        self._markets: Mapping[_MarketKey, _Known] = {}
-        self._next: dict[_MarketKey, _Known] = {}
+        self.american = False
+        self._events: Mapping[str, _Known] = {}
+        self._next: dict[str, _Known] = {}
 
-    def recall(self, key: _MarketKey, outcomes: Sequence[object], link: str | None) -> _Sides | None:
-        """What exactly these outcomes were read as in the last response; None when they must be read."""
-        known = self._markets.get(key)
-        if known is None or known.outcomes != outcomes or known.link != link:
-            return None
-        self._next[key] = known
-        return known.sides
+    def recall(self, event_id: str) -> _Known | None:
+        """How the event was given and read in the last response, if it was in it."""
+        return self._events.get(event_id)
 
-    def keep(self, key: _MarketKey, outcomes: Sequence[Mapping[str, Any]], link: str | None, sides: _Sides) -> None:
-        """Remembers a market if nothing that is read otherwise could pass for its outcomes."""
-        if all(_is_unmistakable(value) for outcome in outcomes for value in outcome.values()):
-            self._next[key] = _Known(outcomes, link, sides)
+    def keep(self, event_id: str, known: _Known) -> None:
+        """Remembers how an event was read in this response."""
+        self._next[event_id] = known
 
-    def turn(self) -> None:
+    def turn(self, american: bool) -> None:
         """Ends a response: forgets what was not in it."""
-        self._markets, self._next = self._next, {}
+        self.american, self._events, self._next = american, self._next, {}
 
 
 def normalize(body: object, sport_key: str = "", memory: Memory | None = None, books: Books = KNOWN) -> Seen:
-    """What a response of the odds or event-odds endpoint shows; `sport_key` serves events that do not say their own.
+    """What a response of the odds or event-odds endpoint shows, as `body.decode` gives it or in plain values.
 
-    `books` says which bookmakers count, and under which key.
+    `sport_key` serves events that do not say their own; `books` says which bookmakers count, and under which key.
     """
-    given = [body] if _is_object(body) else body
+    given = [body] if _is_object(body) or isinstance(body, EventBody) else body
     if not _is_list(given):
         return Seen(rejected={Rejection.MALFORMED: 1}, books_revision=books.revision)
-    return _Reader(is_american(given), sport_key, memory or Memory(), books).read(given)
+    memory = memory or Memory()
+    opened = [_Opened(item, memory.recall(item.id), books) if isinstance(item, EventBody) else item for item in given]
+    far, near = _count_prices(opened)
+    american = far > near
+    if american != memory.american:
+        opened = [_Opened(item.body, None, books) if isinstance(item, _Opened) else item for item in opened]
+    return _Reader(american, sport_key, memory, books).read(opened)
 
 
 def is_american(events: Sequence[object]) -> bool:
@@ -221,16 +271,101 @@ def is_american(events: Sequence[object]) -> bool:
     American prices never lie between −100 and 100 and decimal ones hardly ever outside, so the greater part decides and
     one garbled price changes nothing.
     """
-    far = near = 0
-    for outcome in _every_outcome(events):
-        price = _number(outcome.get("price"))
-        if price is None:
-            continue
-        if abs(price) >= 100:
-            far += 1
-        else:
-            near += 1
+    far, near = _count_prices(events)
     return far > near
+
+
+def _count_prices(events: Iterable[object]) -> tuple[int, int]:
+    """How many prices of a response are 100 and more, by amount, and how many less."""
+    far = near = 0
+    for event in events:
+        if isinstance(event, _Opened):
+            far += event.far
+            near += event.near
+            continue
+        for outcome in _every_outcome(event):
+            price = _number(outcome.get("price"))
+            if price is not None and abs(price) >= 100:
+                far += 1
+            elif price is not None:
+                near += 1
+    return far, near
+
+
+class _Opened:
+    """An event of the documented shape, set against how it was given before: which of its markets have to be read."""
+
+    __slots__ = ("body", "changed", "far", "given", "known", "markets", "near", "shape")
+
+    def __init__(self, body: EventBody, known: _Known | None, counted: Books) -> None:
+        self.body = body
+        books = body.bookmakers
+        self.markets = [market for book in books for market in book.markets]
+        self.given = [market.outcomes for market in self.markets]
+        self.shape: _Shape = (
+            body.home_team,
+            body.away_team,
+            [book.key for book in books],
+            [counted.canonical(book.key) for book in books],
+            [book.link for book in books],
+            [len(book.markets) for book in books],
+            [market.key for market in self.markets],
+            [market.link for market in self.markets],
+        )
+        self.known = known if known is not None and known.shape == self.shape else None
+        #: Of the markets that have to be read: the outcomes, and how many of their prices are far from 0 and near it.
+        self.changed: dict[int, tuple[object, int, int]] = {}
+        self.far = self.near = 0
+        before: Sequence[msgspec.Raw | None] = [None] * len(self.given)
+        if self.known is not None:
+            self.far, self.near, before = self.known.far, self.known.near, self.known.given
+        for place, (now, then) in enumerate(zip(self.given, before, strict=True)):
+            if now != then:
+                outcomes = _opened(now)
+                far, near = _count_prices((outcomes,))
+                self.changed[place] = outcomes, far, near
+                self.far += far
+                self.near += near
+                if self.known is not None:
+                    self.far -= self.known.reads[place].far
+                    self.near -= self.known.reads[place].near
+
+    def plain(self) -> dict[str, Any]:
+        """The event as the plain values that it is made of."""
+        return {
+            "id": self.body.id,
+            "home_team": self.body.home_team,
+            "away_team": self.body.away_team,
+            "sport_key": self.body.sport_key,
+            "commence_time": self.body.commence_time,
+            "bookmakers": [_plain_book(book) for book in self.body.bookmakers],
+        }
+
+
+def _plain_book(book: BookBody) -> dict[str, Any]:
+    return {
+        "key": book.key,
+        "title": book.title,
+        "last_update": book.last_update,
+        "link": book.link,
+        "markets": [
+            {
+                "key": market.key,
+                "last_update": market.last_update,
+                "link": market.link,
+                "outcomes": _opened(market.outcomes),
+            }
+            for market in book.markets
+        ],
+    }
+
+
+def _opened(outcomes: msgspec.Raw) -> Any:
+    """The outcomes as plain values; None, which is no list, where a number in them has thousands of digits."""
+    try:
+        return plain(outcomes)
+    except (ValueError, RecursionError):
+        return None
 
 
 class _Reader:
@@ -248,8 +383,7 @@ class _Reader:
         copies: dict[str, list[SeenEvent]] = {}
         unreadable: set[str] = set()
         for item in given:
-            event_id = _event_id(item)
-            event = self._event(item, event_id)
+            event_id, event = self._opened(item) if isinstance(item, _Opened) else self._given(item)
             if event is not None:
                 copies.setdefault(event.event_id, []).append(event)
             elif event_id is not None:
@@ -259,12 +393,12 @@ class _Reader:
             first, *others = copies[event_id]
             contradicted = event_id in unreadable or any(other != first for other in others)
             for copy in copies[event_id] if contradicted else others:
-                self._rejected[Rejection.DUPLICATE_EVENT] += max(1, sum(len(quote.outcomes) for quote in copy.quotes))
+                self._rejected[Rejection.DUPLICATE_EVENT] += max(1, sum(len(offer.outcomes) for offer in copy.offers))
             if contradicted:
                 unreadable.add(event_id)
             else:
                 events.append(first)
-        self._memory.turn()
+        self._memory.turn(self._american)
         return Seen(
             events=tuple(events),
             unreadable=frozenset(unreadable),
@@ -272,6 +406,122 @@ class _Reader:
             quarantined=tuple(self._quarantined[book] for book in sorted(self._quarantined)),
             books_revision=self._books.revision,
         )
+
+    def _opened(self, event: _Opened) -> tuple[str | None, SeenEvent | None]:
+        """Reads an event of the documented shape; of what is remembered of it, only what changed."""
+        body = event.body
+        teams = _teams(body.home_team, body.away_team)
+        if teams is None or not _may_be_event_id(body.id):
+            return self._given(event.plain())
+        known = event.known
+        if known is None or event.changed:
+            known = self._reread(event, _Names(*teams))
+            if known is None:
+                return self._given(event.plain())
+        self._memory.keep(body.id, known)
+        for place in known.refused:
+            self._refuse(_plain_book(body.bookmakers[place]))
+        self._rejected.update(known.rejected)
+        seen = SeenEvent(
+            event_id=body.id,
+            sport_key=body.sport_key if _is_key(body.sport_key) else self._sport_key,
+            home_team=teams[0],
+            away_team=teams[1],
+            commence_time=self._time(body.commence_time),
+            keys=known.keys,
+            offers=known.offers,
+            readings=self._readings(event, known),
+        )
+        return body.id, seen
+
+    def _reread(self, event: _Opened, names: _Names) -> _Known | None:
+        """The event as it is now known; None where a book contradicts itself, which is judged over all it gave."""
+        before, books = event.known, event.body.bookmakers
+        if before is None:
+            refused = self._refused([book.key for book in books])
+            book_of = [number for number, book in enumerate(books) for _ in book.markets]
+            reads, given = [_Read()] * len(event.markets), event.given.copy()
+        else:
+            refused, book_of, reads, given = before.refused, before.book_of, before.reads.copy(), before.given.copy()
+        moved = before is None
+        offers = [] if before is None else list(before.offers)
+        rejected: Counter[Rejection] = Counter() if before is None else before.rejected.copy()
+        for place, (outcomes, far, near) in event.changed.items():
+            # The bytes as they came belong to the whole response, which would be kept with them.
+            given[place] = event.given[place].copy()
+            book = None if book_of[place] in refused else books[book_of[place]]
+            read = self._read_market(book, event.markets[place], outcomes, far, near, names)
+            last, reads[place] = reads[place], read
+            if last.rejected or read.rejected:
+                rejected.subtract(last.rejected)
+                rejected.update(read.rejected)
+            moved = moved or [offer.key for offer in read.offers] != [offer.key for offer in last.offers]
+            if before is not None and not moved:
+                for slot, offer in zip(before.slots[place], read.offers, strict=True):
+                    offers[slot] = offer
+        if before is None or moved:
+            found = sorted(
+                [(offer.key, place, nth) for place, read in enumerate(reads) for nth, offer in enumerate(read.offers)]
+            )
+            keys = tuple([key for key, _, _ in found])
+            if len(set(keys)) < len(keys):
+                return None
+            sources = [place for _, place, _ in found]
+            offers = [reads[place].offers[nth] for _, place, nth in found]
+            slots: list[list[int]] = [[0] * len(read.offers) for read in reads]
+            for slot, (_, place, nth) in enumerate(found):
+                slots[place][nth] = slot
+        else:
+            sources, keys, slots = before.sources, before.keys, before.slots
+        return _Known(
+            shape=event.shape,
+            given=given,
+            reads=reads,
+            rejected=rejected,
+            refused=refused,
+            book_of=book_of,
+            slots=slots,
+            sources=sources,
+            keys=keys,
+            offers=tuple(offers),
+            far=event.far,
+            near=event.near,
+        )
+
+    def _read_market(
+        self, book: BookBody | None, market: MarketBody, outcomes: object, far: int, near: int, names: _Names
+    ) -> _Read:
+        """A market of the documented shape; `book` is None where the book itself is refused."""
+        key = None if book is None else self._books.canonical(book.key)
+        if book is None or key is None:
+            return _Read(far=far, near=near)
+        counted, self._rejected = self._rejected, Counter()
+        offers = self._offers(
+            key, {"key": market.key, "link": market.link, "outcomes": outcomes}, _link(book.link), names
+        )
+        rejected, self._rejected = self._rejected, counted
+        return _Read(offers or (), rejected, offers is not None, far, near)
+
+    def _readings(self, event: _Opened, known: _Known) -> tuple[datetime | None, ...]:
+        """When each offer was last read."""
+        moments = [None if market.last_update is None else _read_iso(market.last_update) for market in event.markets]
+        if None in moments:
+            # The odds endpoint dates book and market, event odds only the market, and older bodies only the book.
+            updates = [
+                book.last_update if market.last_update is None else market.last_update
+                for book in event.body.bookmakers
+                for market in book.markets
+            ]
+            moments = [
+                self._time(update, optional=True) if read.dated else None
+                for update, read in zip(updates, known.reads, strict=True)
+            ]
+        return tuple([moments[place] for place in known.sources])
+
+    def _given(self, item: object) -> tuple[str | None, SeenEvent | None]:
+        """Reads an event of whatever shape: its id, if it has one, and what it shows, if it can be read."""
+        event_id = _event_id(item)
+        return event_id, self._event(item, event_id)
 
     def _reject(self, reason: Rejection, part: object) -> None:
         self._rejected[reason] += max(1, sum(1 for _ in _every_outcome(part)))
@@ -283,8 +533,9 @@ class _Reader:
         if event_id is None:
             self._reject(Rejection.NO_EVENT_ID, item)
             return None
-        home, away = _text(item.get("home_team")), _text(item.get("away_team"))
-        if home is None or away is None or _folded(home) == _folded(away):
+        home, away = item.get("home_team"), item.get("away_team")
+        teams = _teams(home, away) if isinstance(home, str) and isinstance(away, str) else None
+        if teams is None:
             self._reject(Rejection.NO_TEAMS, item)
             return None
         books = item.get("bookmakers")
@@ -292,47 +543,67 @@ class _Reader:
             self._reject(Rejection.NO_BOOKMAKERS, item)
             return None
         sport_key = item.get("sport_key")
+        commence_time = self._time(item.get("commence_time"))
+        quotes = self._quotes(books, _Names(*teams))
         return SeenEvent(
             event_id=event_id,
             sport_key=sport_key if _is_key(sport_key) else self._sport_key,
-            home_team=home,
-            away_team=away,
-            commence_time=self._time(item.get("commence_time")),
-            quotes=self._quotes(books, _Names(event_id, home, away)),
+            home_team=teams[0],
+            away_team=teams[1],
+            commence_time=commence_time,
+            keys=tuple([offer.key for offer, _ in quotes]),
+            offers=tuple([offer for offer, _ in quotes]),
+            readings=tuple([reading for _, reading in quotes]),
         )
 
-    def _quotes(self, books: Sequence[object], names: _Names) -> tuple[Quote, ...]:
-        named = {book["key"] for book in books if _is_object(book) and _is_key(book.get("key"))}
-        copies: dict[tuple[str, str, str], list[Quote]] = {}
-        for book in books:
-            for quote in self._book(book, named, names):
-                copies.setdefault(quote.key, []).append(quote)
+    def _quotes(self, books: Sequence[object], names: _Names) -> list[_Dated]:
+        given = [book.get("key") if _is_object(book) else None for book in books]
+        refused = self._refused(given)
+        copies: dict[QuoteKey, list[_Dated]] = {}
+        for place, book in enumerate(books):
+            if place in refused or not _is_object(book) or not _is_list(book.get("markets")):
+                self._refuse(book)
+                continue
+            key = self._books.canonical(book["key"])
+            assert key is not None
+            link = _link(book.get("link"))
+            for market in book["markets"]:
+                for quote in self._market(key, market, book.get("last_update"), link, names):
+                    copies.setdefault(quote[0].key, []).append(quote)
         quotes = []
-        for key in sorted(copies):
-            first, *others = copies[key]
+        for key_of_quote in sorted(copies):
+            first, *others = copies[key_of_quote]
             contradicted = bool(others) and any(other != first for other in others)
-            for copy in copies[key] if contradicted else others:
-                self._rejected[Rejection.DUPLICATE_QUOTE] += len(copy.outcomes)
+            for offer, _ in copies[key_of_quote] if contradicted else others:
+                self._rejected[Rejection.DUPLICATE_QUOTE] += len(offer.outcomes)
             if not contradicted:
                 quotes.append(first)
-        return tuple(quotes)
+        return quotes
 
-    def _book(self, book: object, named: set[str], names: _Names) -> Iterator[Quote]:
+    def _refused(self, given: Sequence[object]) -> frozenset[int]:
+        """Which books of an event are not used, whatever they offer: by the keys they are given under."""
+        named = {key for key in given if _is_key(key)}
+        return frozenset(
+            [
+                place
+                for place, key in enumerate(given)
+                if not _is_key(key)
+                or (present := self._books.canonical(key)) is None
+                or (present != key and present in named)
+            ]
+        )
+
+    def _refuse(self, book: object) -> None:
+        """Counts a book that is not used."""
         if not _is_object(book) or not _is_key(book.get("key")) or not _is_list(book.get("markets")):
             self._reject(Rejection.MALFORMED, book)
             return
         given: str = book["key"]
-        key = self._books.canonical(given)
-        if key is None:
-            self._reject(Rejection.UNKNOWN_BOOK, book)
-            self._quarantine(given, book)
-            return
-        if key != given and key in named:
+        if self._books.canonical(given) is not None:
             self._reject(Rejection.RENAMED_BOOK_TWICE, book)
             return
-        link = _link(book.get("link"))
-        for market in book["markets"]:
-            yield from self._market(key, market, book.get("last_update"), link, names)
+        self._reject(Rejection.UNKNOWN_BOOK, book)
+        self._quarantine(given, book)
 
     def _quarantine(self, key: str, book: Mapping[str, Any]) -> None:
         known = self._quarantined.get(key, SeenBook(key, "", 0))
@@ -347,28 +618,31 @@ class _Reader:
 
     def _market(
         self, book: str, market: object, book_update: object, book_link: str | None, names: _Names
-    ) -> Iterator[Quote]:
+    ) -> Iterator[_Dated]:
+        offers = self._offers(book, market, book_link, names)
+        if offers is not None and _is_object(market):
+            # The odds endpoint dates book and market, event odds only the market, and older bodies only the book.
+            given_update = market.get("last_update")
+            last_update = self._time(book_update if given_update is None else given_update, optional=True)
+            yield from [(offer, last_update) for offer in offers]
+
+    def _offers(self, book: str, market: object, book_link: str | None, names: _Names) -> tuple[Offer, ...] | None:
+        """What a book offers on a market, by player; None for what is no market that Stratum reads."""
         if not _is_object(market) or not _is_key(market.get("key")) or not _is_list(market.get("outcomes")):
             self._reject(Rejection.MALFORMED, market)
-            return
+            return None
         key: str = market["key"]
+        kind = market_kind(key)
+        if kind is None:
+            self._reject(_why_unread(key), market)
+            return None
         link = _link(market.get("link")) or book_link
-        place = (self._american, names.event_id, names.home, names.away, book, key)
-        sides = self._memory.recall(place, market["outcomes"], link)
-        if sides is None:
-            kind = market_kind(key)
-            if kind is None:
-                self._reject(_why_unread(key), market)
-                return
-            rejected = self._rejected.total()
-            sides = tuple(self._outcomes(key, kind, market["outcomes"], names, link))
-            if self._rejected.total() == rejected:
-                self._memory.keep(place, market["outcomes"], link, sides)
-        # The odds endpoint dates book and market, event odds only the market, and older bodies only the book.
-        given_update = market.get("last_update")
-        last_update = self._time(book_update if given_update is None else given_update, optional=True)
-        for player, line, outcomes in sides:
-            yield Quote(book, key, player, line, outcomes, last_update)
+        return tuple(
+            [
+                Offer((key, player, book), line, outcomes)
+                for player, line, outcomes in self._outcomes(key, kind, market["outcomes"], names, link)
+            ]
+        )
 
     def _outcomes(
         self, market: str, kind: MarketKind, given: Sequence[object], names: _Names, link: str | None
@@ -465,13 +739,17 @@ class _Reader:
         return moment
 
 
+@lru_cache(1 << 14)
+def _teams(home_team: str, away_team: str) -> tuple[str, str] | None:
+    """The teams of an event, home first; None where it does not name two."""
+    home, away = _text(home_team), _text(away_team)
+    return None if home is None or away is None or _folded(home) == _folded(away) else (home, away)
+
+
 class _Names:
     """Which side an outcome's name means: the teams of the event, and the words every market shares."""
 
-    def __init__(self, event_id: str, home: str, away: str) -> None:
-        self.event_id = event_id
-        self.home = home
-        self.away = away
+    def __init__(self, home: str, away: str) -> None:
         self._teams = {"draw": "draw", _folded(home): "home", _folded(away): "away"}
         #: Names as they were given before: an event repeats the same few some hundred times.
         self._known: dict[tuple[object, bool], str | None] = {}
@@ -533,7 +811,11 @@ def _every_outcome(part: object) -> Iterator[dict[str, Any]]:
 
 def _event_id(item: object) -> str | None:
     given = item.get("id") if _is_object(item) else None
-    return given if isinstance(given, str) and EVENT_ID.fullmatch(given) else None
+    return given if isinstance(given, str) and _may_be_event_id(given) else None
+
+
+def _may_be_event_id(text: str) -> bool:
+    return EVENT_ID.fullmatch(text) is not None
 
 
 def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
@@ -551,11 +833,6 @@ def _is_key(value: object) -> TypeGuard[str]:
 @lru_cache(4096)
 def _may_be_key(text: str) -> bool:
     return KEY.fullmatch(text) is not None
-
-
-def _is_unmistakable(value: object) -> bool:
-    """Whether what equals this is read like this. True equals 1 and is no number; what is nested is not looked into."""
-    return value is None or isinstance(value, str) or (isinstance(value, int | float) and value not in (0, 1))
 
 
 def _number(value: object) -> float | None:

@@ -76,7 +76,7 @@ class Poller:
         )
         try:
             await recorder.renew()
-            await self._outbox.publish()
+            await recorder.publish()
             async with self._database.begin() as connection:
                 for health in await store.load_health(connection, self._config.odds_api_sports):
                     if health.observed_at is not None:
@@ -155,7 +155,7 @@ class Poller:
     async def _keep(self, recorder: Recorder, poll: Poll, answer: Answer[object]) -> None:
         await recorder.record([Answered(poll, answer.quota, answer.value)])
         self._observed[poll.sport_key] = poll.observed_at
-        await self._outbox.publish()
+        await recorder.publish()
 
     def _poll(
         self, sport_key: str, observed_at: datetime, seen: Seen | None = None, markets: tuple[str, ...] = ()

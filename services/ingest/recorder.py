@@ -2,15 +2,17 @@
 
 The poller and the backfill both work through this. If it dies before the commit, nothing happened, and the poll is
 asked for again or missed like any failed one. If it dies after the commit and before publishing, the messages lie in
-the outbox and are published first of all by whoever polls next.
+the outbox and are published first of all by whoever polls next. Only a board of very many events is kept in several
+transactions.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import prometheus_client
@@ -18,13 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ingest import health, store, wire
 from services.ingest.bookmakers import Books, Decision, books_at
-from services.ingest.changes import EventState, Observation, Poll, is_believable, observe_poll
+from services.ingest.changes import EventState, Observation, Poll, Step, is_believable, observe_poll
 from services.ingest.comparison import Comparison, compare
 from services.ingest.cycles import Cycles
 from services.ingest.health import SportHealth
 from services.ingest.normalize import normalize
 from services.ingest.provider import Quota
-from services.ingest.store import Lease, PollRow, Rows
+from services.ingest.store import Lease, PollRow, Rows, StateRows
 from services.shared import tracing
 from services.shared.clock import utc_now
 from services.shared.database import Database
@@ -40,6 +42,8 @@ rejected_total = prometheus_client.Counter(
 EMPTY_BODY = "empty_body"
 #: Books in quarantine are compared with the others once in so much event time: an answer has to be read again for it.
 COMPARE_EVERY = timedelta(minutes=10)
+#: After so many events a transaction ends: a twentieth of a second of work, about.
+SLICE_EVENTS = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,52 +88,81 @@ class Recorder:
         self._decisions: list[Decision] = []
         #: By sport, when its books in quarantine were last compared with the others.
         self._compared: dict[str, datetime] = {}
+        self._state_rows = StateRows()
         #: One transaction at a time: a renewal must not wait for the row that our own batch has locked.
         self._turn = asyncio.Lock()
+        #: One batch at a time, since it may take several transactions.
+        self._recording = asyncio.Lock()
+        #: Two that publish the same rows at once would publish them twice.
+        self._publishing = asyncio.Lock()
 
     @tracing.traced("record")
     async def record(self, batch: Sequence[Answered], also: Also | None = None) -> list[bool]:
-        """Keeps the polls in order, in one transaction; says of each whether it was believed.
+        """Keeps the polls in order; says of each whether it was believed.
 
-        Raises LeaseLost when somebody else polls now, and whatever the database raises; then nothing was kept.
+        A large board is kept slice by slice, each in a transaction of its own, so that what the first slices lead to is
+        on its way while the rest is worked out, and nobody waits long for this process. What belongs to the polls as
+        wholes, their health and `also`, is kept with the last slice. Dying in between is missing the rest of a poll; a
+        walk that repeats it finds the events of the first slices observed already, and leaves them alone.
+
+        Raises LeaseLost when somebody else polls now, and whatever the database raises; then the slice was not kept,
+        nor any behind it. What was kept is published, but for the last slice.
         """
-        async with self._transaction() as connection:
-            self._decisions = await store.load_decisions(connection)
-            batch = [_read_by(self.books_at(answered.poll.observed_at), answered) for answered in batch]
-            await self._load(connection, [answered.poll for answered in batch])
-            requested = await store.load_keyframe_requests(connection)
-            rows = Rows()
-            states = dict(self._states)
-            believed = []
-            told: list[Observation] = []
-            for answered in batch:
-                poll = _asking(answered.poll, requested - rows.answered_keyframes)
-                believed.append(is_believable(states.values(), poll))
-                if believed[-1]:
-                    told.extend(_apply(states, rows, poll, answered.quota))
-            newest = {answered.poll.sport_key: answered for answered in _kept(batch, believed) if answered.poll.whole}
-            for sport_key, answered in newest.items():
-                before = await store.load_books(connection, [sport_key])
-                changed = health.changed_books(told, answered.poll.observed_at)
-                rows.books[sport_key] = health.observe_books(before, answered.poll, changed)
-                rows.comparisons.extend(self._compare(answered))
-            await store.write(connection, rows)
-            await self._note_health(connection, batch, believed)
-            messages = [wire.outgoing(observation) for observation in told]
-            await self._outbox.add(connection, messages, tracing.traceparent())
-            if also is not None:
-                await also(connection)
-        self._states = {event_id: state for event_id, state in states.items() if not state.gone}
+        work = _Work()
+        async with self._recording:
+            slices: Iterator[_Slice] | None = None
+            publishing: asyncio.Task[int] | None = None
+            ended = False
+            try:
+                while not ended:
+                    async with self._transaction() as connection:
+                        if slices is None:
+                            self._decisions = await store.load_decisions(connection)
+                            batch = [_read_by(self.books_at(answered.poll.observed_at), answered) for answered in batch]
+                            await self._load(connection, [answered.poll for answered in batch])
+                            requested = await store.load_keyframe_requests(connection)
+                            work = _Work(dict(self._states))
+                            slices = _slices(work, batch, requested)
+                        part = next(slices)
+                        ended = part.last
+                        if ended:
+                            await self._observe_books(connection, part.rows, batch, work)
+                        await store.write(connection, part.rows, self._state_rows)
+                        messages = [wire.outgoing(observation) for observation in part.told]
+                        await self._outbox.add(connection, messages, tracing.traceparent())
+                        if ended:
+                            await self._note_health(connection, batch, work.believed)
+                            if also is not None:
+                                await also(connection)
+                    if publishing is not None:
+                        await publishing
+                    publishing = None if ended else asyncio.create_task(self.publish())
+            finally:
+                if publishing is not None:
+                    publishing.cancel()
+                    await asyncio.gather(publishing, return_exceptions=True)
+            self._states = {event_id: state for event_id, state in work.states.items() if not state.gone}
+        believed = work.believed
         for answered, good in zip(batch, believed, strict=True):
             polls_total.labels(answered.poll.sport_key, "kept" if good else EMPTY_BODY).inc()
             for reason, count in answered.poll.seen.rejected.items():
                 rejected_total.labels(reason).inc(count)
-        self._tell(batch, believed, rows)
+        self._tell(batch, believed, work.polls)
         return believed
 
     def books_at(self, moment: datetime) -> Books:
         """Who counts as a bookmaker at a time, as far as is known here; a poll that is kept is read by what holds."""
         return books_at(self._decisions, moment)
+
+    async def _observe_books(
+        self, connection: AsyncConnection, rows: Rows, batch: Sequence[Answered], work: _Work
+    ) -> None:
+        """How each book did in the newest poll of each sport that asked for all of it."""
+        for sport_key, answered in _newest(batch, work.believed).items():
+            before = await store.load_books(connection, [sport_key])
+            changed = work.changed[sport_key, answered.poll.observed_at]
+            rows.books[sport_key] = health.observe_books(before, answered.poll, changed)
+            rows.comparisons.extend(self._compare(answered))
 
     def _compare(self, answered: Answered) -> list[Comparison]:
         """Now and then, how the books in quarantine compare with the others. A walk through the past does without."""
@@ -144,6 +177,11 @@ class Recorder:
         books = Books(poll.seen.books_revision, admitted)
         return compare(normalize(answered.body, poll.sport_key, books=books), strangers, poll.observed_at)
 
+    async def publish(self) -> int:
+        """Publishes what was kept; returns how many messages. Raises BusError when the bus does not take one."""
+        async with self._publishing:
+            return await self._outbox.publish()
+
     async def note_failure(self, poll: Poll, kind: str) -> None:
         """A poll failed; `poll` says when it would have been and of what. Nobody dies of it."""
         async with self._transaction() as connection:
@@ -157,10 +195,10 @@ class Recorder:
         async with self._transaction():
             pass
 
-    def _tell(self, batch: Sequence[Answered], believed: Sequence[bool], rows: Rows) -> None:
+    def _tell(self, batch: Sequence[Answered], believed: Sequence[bool], polls: Sequence[PollRow]) -> None:
         if self._cycles is None:
             return
-        kept = iter(rows.polls)
+        kept = iter(polls)
         for answered, good in zip(batch, believed, strict=True):
             if good:
                 self._cycles.kept(answered.poll, answered.quota, next(kept))
@@ -240,57 +278,108 @@ def _asking(poll: Poll, requested: frozenset[str]) -> Poll:
     return replace(poll, keyframes=poll.keyframes | requested) if requested else poll
 
 
-def _kept(batch: Sequence[Answered], believed: Sequence[bool]) -> list[Answered]:
-    return [answered for answered, good in zip(batch, believed, strict=True) if good]
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """A part of what some polls lead to: what one transaction keeps."""
+
+    rows: Rows
+    told: list[Observation]
+    last: bool
 
 
-def _apply(states: dict[str, EventState], rows: Rows, poll: Poll, quota: Quota) -> list[Observation]:
-    """Takes one poll into the states and the rows; what is to be told of it."""
-    told = []
-    changes = snapshots = gone = 0
-    for step in observe_poll(states, poll):
-        state = step.state
-        before = states.get(state.event_id)
-        if before is None:
-            rows.first.append(state)
-        if before is None or before.commence_time != state.commence_time:
-            rows.starts.append(state)
-        states[state.event_id] = rows.states[state.event_id] = state
-        rows.snapshots.extend(step.snapshots)
-        rows.disappearances.extend(step.disappearances)
-        if step.observation.keyframe:
-            rows.answered_keyframes.add(state.event_id)
-        changes += step.changed
-        snapshots += len(step.snapshots)
-        gone += len(step.disappearances)
-        told.append(step.observation)
-    events = poll.seen.events
-    quotes = sum(len(event.quotes) for event in events)
-    rows.polls.append(
-        PollRow(
-            sport_key=poll.sport_key,
-            observed_at=poll.observed_at,
-            events=len(events),
-            quotes=quotes,
-            changes=changes,
-            snapshots=snapshots,
-            credits_last=quota.last,
-            credits_remaining=quota.remaining,
-            books_revision=poll.seen.books_revision,
-        )
-    )
-    rows.quarantined.extend((book, poll.sport_key, poll.observed_at) for book in poll.seen.quarantined)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What some polls have led to so far, over all their slices."""
+
+    states: dict[str, EventState] = field(default_factory=dict)
+    #: Of each poll, whether it is believed.
+    believed: list[bool] = field(default_factory=list)
+    #: The rows of those that are, in their order.
+    polls: list[PollRow] = field(default_factory=list)
+    #: Quotes that a sport's poll found changed, by book.
+    changed: defaultdict[tuple[str, datetime], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+
+def _slices(work: _Work, batch: Sequence[Answered], requested: frozenset[str]) -> Iterator[_Slice]:
+    """Takes the polls into the states, and ends a slice after so many events; notes of each poll if it is believed."""
+    rows, told = Rows(), list[Observation]()
+    answered_keyframes: set[str] = set()
+    for answered in batch:
+        poll = _asking(answered.poll, requested - answered_keyframes)
+        work.believed.append(is_believable(work.states.values(), poll))
+        if not work.believed[-1]:
+            continue
+        counts: Counter[str] = Counter()
+        changed = work.changed[poll.sport_key, poll.observed_at]
+        for step in observe_poll(work.states, poll):
+            if len(told) >= SLICE_EVENTS:
+                yield _Slice(rows, told, last=False)
+                rows, told = Rows(), []
+            _apply(work.states, rows, poll.sport_key, step, counts)
+            if step.observation.keyframe:
+                answered_keyframes.add(step.state.event_id)
+            changed.update(health.changed_books(step.observation))
+            told.append(step.observation)
+        work.polls.append(_end_poll(rows, poll, answered.quota, counts))
+    yield _Slice(rows, told, last=True)
+
+
+def _newest(batch: Sequence[Answered], believed: Sequence[bool]) -> dict[str, Answered]:
+    """The last poll of each sport that was believed and asked for the whole sport."""
+    kept = [answered for answered, good in zip(batch, believed, strict=True) if good]
+    return {answered.poll.sport_key: answered for answered in kept if answered.poll.whole}
+
+
+def _apply(states: dict[str, EventState], rows: Rows, sport_key: str, step: Step, counts: Counter[str]) -> None:
+    """Takes one step into the states and the rows, and counts it for its poll."""
+    state = step.state
+    before = states.get(state.event_id)
+    if before is None:
+        rows.first.append(state)
+    elif _game(before) != _game(state):
+        rows.renewed.add(state.event_id)
+    if before is None or before.commence_time != state.commence_time:
+        rows.starts.append(state)
+    states[state.event_id] = rows.states[state.event_id] = state
+    rows.snapshots.extend(step.snapshots)
+    rows.disappearances.extend(step.disappearances)
+    if step.observation.keyframe:
+        rows.answered_keyframes.add(state.event_id)
     counted = {
-        "responses": 1,
-        "events": len(events),
-        "quotes": quotes,
-        "changes": changes,
-        "snapshots": snapshots,
-        "disappearances": gone,
-        "observations": len(told),
+        "changes": step.changed,
+        "snapshots": len(step.snapshots),
+        "disappearances": len(step.disappearances),
+        "observations": 1,
     }
     for name, count in counted.items():
+        counts[name] += count
+        rows.tallies[sport_key, name, ""] += count
+
+
+def _end_poll(rows: Rows, poll: Poll, quota: Quota, counts: Mapping[str, int]) -> PollRow:
+    """Adds what belongs to a poll as a whole; returns its row."""
+    events = poll.seen.events
+    quotes = sum([len(event.offers) for event in events])
+    row = PollRow(
+        sport_key=poll.sport_key,
+        observed_at=poll.observed_at,
+        events=len(events),
+        quotes=quotes,
+        changes=counts["changes"],
+        snapshots=counts["snapshots"],
+        credits_last=quota.last,
+        credits_remaining=quota.remaining,
+        books_revision=poll.seen.books_revision,
+    )
+    rows.polls.append(row)
+    rows.quarantined.extend((book, poll.sport_key, poll.observed_at) for book in poll.seen.quarantined)
+    for name, count in {"responses": 1, "events": len(events), "quotes": quotes}.items():
         rows.tallies[poll.sport_key, name, ""] += count
     for reason, count in poll.seen.rejected.items():
         rows.tallies[poll.sport_key, "rejected", reason.value] += count
-    return told
+    return row
+
+
+def _game(state: EventState) -> tuple[object, ...]:
+    """What a game's row says, but for when it was observed."""
+    return state.sport_key, state.home_team, state.away_team, state.commence_time, state.gone

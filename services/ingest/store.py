@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import msgspec
+import psycopg
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import (
     BigInteger,
@@ -38,10 +41,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 
 from services.ingest.bookmakers import AskedDecision, Decision, DecisionRefused, books_at, effective_from
-from services.ingest.changes import Disappearance, EventState, Snapshot
+from services.ingest.changes import Disappearance, EventState, GoneQuote, HeldQuote, Snapshot
 from services.ingest.comparison import Comparison
 from services.ingest.health import BookHealth, SportHealth
-from services.ingest.normalize import SeenBook
+from services.ingest.normalize import QuoteKey, SeenBook
 from services.shared.bus import partition_of
 from services.shared.days import DayPartitions, by_day
 from services.shared.errors import InvalidArgument, Unavailable
@@ -263,8 +266,6 @@ _LEASE = "poller"
 #: A key that nobody has admitted names no more markets than these: what a stranger sends has to have an end.
 MARKETS_NAMED = 64
 _COMPARED = tuple(column.name for column in fields(Comparison) if column.name != "book")
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(EventState)
 _dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves the constructor untyped
 
 
@@ -360,6 +361,8 @@ class Rows:
     states: dict[str, EventState] = field(default_factory=dict)
     #: Events as they were when first seen.
     first: list[EventState] = field(default_factory=list)
+    #: Events of which a game's row says something else than before, when it was observed apart.
+    renewed: set[str] = field(default_factory=set)
     starts: list[EventState] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     disappearances: list[Disappearance] = field(default_factory=list)
@@ -421,13 +424,13 @@ async def load_present(connection: AsyncConnection, sport_key: str) -> list[Even
         .join(games, games.c.event_id == stage.event_state.c.event_id)
         .where(games.c.sport_key == sport_key, games.c.gone.is_(False))
     )
-    return [_decoder.decode(state) for state in await connection.scalars(statement)]
+    return [state_from(state) for state in await connection.scalars(statement)]
 
 
 async def load_events(connection: AsyncConnection, event_ids: Iterable[str]) -> list[EventState]:
     """What is known of these events, those that disappeared included."""
     statement = select(stage.event_state.c.state).where(stage.event_state.c.event_id.in_(sorted(event_ids)))
-    return [_decoder.decode(state) for state in await connection.scalars(statement)]
+    return [state_from(state) for state in await connection.scalars(statement)]
 
 
 async def load_keyframe_requests(connection: AsyncConnection) -> frozenset[str]:
@@ -442,16 +445,32 @@ async def request_keyframes(connection: AsyncConnection, event_ids: Iterable[str
         await connection.execute(insert(keyframe_requests).on_conflict_do_nothing(), rows)
 
 
-async def write(connection: AsyncConnection, rows: Rows) -> None:
+async def write(connection: AsyncConnection, rows: Rows, state_rows: StateRows) -> None:
     """Keeps what some polls left. A snapshot that is there already is the same row."""
     await days.keep(connection, _moments(rows))
-    await _insert(connection, _SNAPSHOTS, rows.snapshots)
+    await _add_snapshots(connection, rows.snapshots)
     await _insert(connection, _DISAPPEARANCES, rows.disappearances)
     await _insert(connection, _STARTS, rows.starts)
-    states = sorted(rows.states.values(), key=lambda state: state.event_id)
     await _insert(connection, _GAMES, rows.first)
-    await _insert(connection, _GAMES, states)
-    await _insert(connection, _STATES, [_StateRow.of(state) for state in states])
+    states = sorted(rows.states.values(), key=lambda state: state.event_id)
+    await _insert(connection, _GAMES, [state for state in states if state.event_id in rows.renewed])
+    if states:
+        await connection.execute(
+            _OBSERVED,
+            {
+                "event_ids": [state.event_id for state in states],
+                "moments": [state.observed_at for state in states],
+            },
+        )
+        await connection.execute(
+            _STATES,
+            {
+                "event_ids": [state.event_id for state in states],
+                "partitions": [partition_of(state.event_id) for state in states],
+                "revisions": [state.revision for state in states],
+                "states": [state_rows.row(state) for state in states],
+            },
+        )
     await _insert(connection, _POLLS, rows.polls)
     await _insert(
         connection,
@@ -688,19 +707,164 @@ def _names(table: Table) -> list[str]:
     return [column.name for column in table.columns]
 
 
-@dataclass(frozen=True, slots=True)
-class _StateRow:
-    event_id: str
-    partition: int
-    applied_revision: int
-    awaiting_keyframe: bool
-    #: In hexadecimal, as PostgreSQL reads bytes from text.
-    state: str
+class StateRows:
+    """Turns states into the bytes of their rows, remembering what the last row of each event held.
 
-    @classmethod
-    def of(cls, state: EventState) -> _StateRow:
-        encoded = _encoder.encode(state).hex()
-        return cls(state.event_id, partition_of(state.event_id), state.revision, False, f"\\x{encoded}")
+    From poll to poll few of an event's quotes change. A row holds a base, which is made seldom, and beside it the
+    quotes that are others by now, so that only those are looked at. Every row is whole: nothing is lost with this
+    memory.
+    """
+
+    def __init__(self) -> None:
+        self._bases: dict[str, _Base] = {}
+
+    def row(self, state: EventState) -> bytes:
+        """The bytes of an event's row."""
+        base = self._bases.get(state.event_id)
+        renewed: list[tuple[int, HeldQuote]] = []
+        if base is not None and base.keys == state.keys:
+            pairs = zip(state.quotes, base.quotes, strict=True)
+            renewed = [(place, quote) for place, (quote, held) in enumerate(pairs) if quote is not held]
+        if base is None or base.keys != state.keys or len(renewed) > len(state.keys) / REBASE_AT:
+            base, renewed = _Base(state.keys, state.quotes, zlib.compress(_encoder.encode(state.quotes), 1)), []
+            self._bases[state.event_id] = base
+        if state.gone:
+            del self._bases[state.event_id]  # nothing more is written of it until it returns
+        moments = {moment: place for place, moment in enumerate(dict.fromkeys((*state.readings, *state.told)))}
+        return _encoder.encode(
+            _Kept(
+                event_id=state.event_id,
+                sport_key=state.sport_key,
+                home_team=state.home_team,
+                away_team=state.away_team,
+                commence_time=state.commence_time,
+                revision=state.revision,
+                observed_at=state.observed_at,
+                keyframe_at=state.keyframe_at,
+                gone=state.gone,
+                base=base.written,
+                renewed=renewed,
+                seen_at=None if set(state.seen_at) <= {state.observed_at} else state.seen_at,
+                moments=list(moments),
+                readings=[moments[moment] for moment in state.readings],
+                told=[moments[moment] for moment in state.told],
+                absent=state.absent,
+            )
+        )
+
+
+def state_from(row: bytes) -> EventState:
+    """The state that a row holds."""
+    kept = _decoder.decode(row)
+    try:
+        quotes = _base_decoder.decode(zlib.decompress(kept.base))
+    except zlib.error as error:
+        raise msgspec.DecodeError(f"the base of a state cannot be read: {error}") from error
+    for place, quote in kept.renewed:
+        quotes[place] = quote
+    return EventState(
+        event_id=kept.event_id,
+        sport_key=kept.sport_key,
+        home_team=kept.home_team,
+        away_team=kept.away_team,
+        commence_time=kept.commence_time,
+        revision=kept.revision,
+        observed_at=kept.observed_at,
+        keyframe_at=kept.keyframe_at,
+        gone=kept.gone,
+        keys=tuple([quote.key for quote in quotes]),
+        quotes=tuple(quotes),
+        seen_at=(kept.observed_at,) * len(quotes) if kept.seen_at is None else kept.seen_at,
+        readings=tuple([kept.moments[place] for place in kept.readings]),
+        told=tuple([kept.moments[place] for place in kept.told]),
+        absent=kept.absent,
+    )
+
+
+#: A new base is made when more than this part of the quotes is another than in the last.
+REBASE_AT = 4
+
+
+class _Base(msgspec.Struct, frozen=True):
+    """Quotes as a row holds them."""
+
+    keys: tuple[QuoteKey, ...]
+    quotes: tuple[HeldQuote, ...]
+    written: bytes
+
+
+class _Kept(msgspec.Struct, array_like=True):
+    """The row of an event's state, by position."""
+
+    event_id: str
+    sport_key: str
+    home_team: str
+    away_team: str
+    commence_time: datetime | None
+    revision: int
+    observed_at: datetime
+    keyframe_at: datetime
+    gone: bool
+    #: The quotes, compressed: a board repeats its keys and moments.
+    base: bytes
+    #: The quotes that are others than in the base, and their places.
+    renewed: list[tuple[int, HeldQuote]]
+    #: None: all of them were seen at the observation.
+    seen_at: tuple[datetime, ...] | None
+    #: The readings that there are, and which of them is each quote's.
+    moments: list[datetime | None]
+    readings: list[int]
+    told: list[int]
+    absent: tuple[GoneQuote, ...]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Kept)
+_base_decoder = msgspec.msgpack.Decoder(list[HeldQuote])
+
+
+async def _add_snapshots(connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> None:
+    """Copies the snapshots into their table.
+
+    That one is there already can only be where an event is walked through again whose state is no longer kept. COPY
+    knows no conflict, so it may fail by itself, and then the rows are inserted one by one.
+    """
+    if not snapshots:
+        return
+    try:
+        async with connection.begin_nested():
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            async with driver.cursor() as cursor, cursor.copy(_COPY_SNAPSHOTS) as copy:
+                copy.set_types(_COPIED_TYPES)
+                for row in snapshots:
+                    await copy.write_row(
+                        (
+                            row.id,
+                            _microseconds(row.observed_at),
+                            row.event_id,
+                            row.book,
+                            row.market,
+                            row.player,
+                            row.outcome,
+                            row.price,
+                            row.line,
+                            _microseconds(row.last_update),
+                            _microseconds(row.changed_after),
+                            _microseconds(row.changed_by),
+                            row.link,
+                            row.limit,
+                            row.sid,
+                        )
+                    )
+    except psycopg.errors.UniqueViolation:
+        await _insert(connection, _SNAPSHOTS, snapshots)
+
+
+@lru_cache(4096)
+def _microseconds(moment: datetime | None) -> int | None:
+    """A moment as PostgreSQL sends it in binary: microseconds since 2000. A poll's rows share a few moments."""
+    return None if moment is None else (moment - _POSTGRES_EPOCH) // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -749,10 +913,24 @@ _GAMES = _prepared(
     "gone = excluded.gone",
     first_seen_at="observed_at",
 )
-_STATES = _prepared(
-    stage.event_state,
-    "(event_id) DO UPDATE SET applied_revision = excluded.applied_revision, state = excluded.state",
+_OBSERVED = text(
+    f"UPDATE {games.fullname} SET observed_at = given.observed_at "  # noqa: S608 - our own table's name
+    "FROM unnest(CAST(:event_ids AS text[]), CAST(:moments AS timestamptz[])) AS given (event_id, observed_at) "
+    f"WHERE {games.name}.event_id = given.event_id AND {games.name}.observed_at < given.observed_at"
 )
+_STATES = text(
+    f"INSERT INTO {stage.event_state.fullname} "  # noqa: S608 - our own table's name
+    "(event_id, partition, applied_revision, awaiting_keyframe, state) "
+    "SELECT event_id, partition, revision, false, state FROM unnest(CAST(:event_ids AS text[]), "
+    "CAST(:partitions AS smallint[]), CAST(:revisions AS bigint[]), CAST(:states AS bytea[])) "
+    "AS given (event_id, partition, revision, state) "
+    "ON CONFLICT (event_id) DO UPDATE SET applied_revision = excluded.applied_revision, state = excluded.state"
+)
+#: Moments are sent as the numbers that they are.
+_COPIED_TYPES = [{DateTime: "int8", Double: "float8"}.get(type(column.type), "text") for column in odds_snapshots.c]
+_COPIED_COLUMNS = ", ".join(f'"{name}"' for name in _names(odds_snapshots))
+_COPY_SNAPSHOTS = f"COPY {odds_snapshots.fullname} ({_COPIED_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _POLLS = _prepared(polls, "DO NOTHING")
 _TALLIES = _prepared(tallies, '(sport_key, name, reason) DO UPDATE SET "count" = stored."count" + excluded."count"')
 _BOOKS = _prepared(book_health, "DO NOTHING")

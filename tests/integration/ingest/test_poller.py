@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.ingest.v1 import ingest_service_pb2 as pb
 from stratum.ingest.v1.events_pb2 import EventObserved
 
+from services.ingest import recorder as recorder_module
 from services.ingest import store, wire
 from services.ingest.api import IngestApi
 from services.ingest.changes import Coverage, Poll
@@ -38,8 +41,10 @@ from services.ingest.testing import (
 )
 from services.shared.bus import OBSERVATIONS, Bus
 from services.shared.database import Database
+from services.shared.identity import snapshot_id
 from services.shared.outbox import Outbox
 from services.shared.testing import eventually, settings, stored
+from tests.conftest import DatabaseFor
 
 
 def config_for(provider: FakeProvider, **given: Any) -> Config:
@@ -118,7 +123,10 @@ async def test_polls_become_messages_and_rows(
     (quote,) = second.changes
     assert quote.line == -6.5
     assert quote.changed_by.ToDatetime(START.tzinfo) == START + minutes(0.5)
-    assert [outcome.snapshot_id for outcome in quote.outcomes] == [
+    assert [
+        snapshot_id("game", "draftkings", "spreads", "", side, outcome.observed_at.ToDatetime(START.tzinfo))
+        for side, outcome in zip(("home", "away"), quote.outcomes, strict=True)
+    ] == [
         row["id"]
         for row in await rows(database, "odds_snapshots", "observed_at DESC, outcome DESC")
         if row["line"] in (-6.5, 6.5)
@@ -235,6 +243,78 @@ async def test_a_batch_that_fails_leaves_nothing_and_forgets_what_it_thought(
     await outbox.publish()
     assert [message.event.revision for message in await observations(bus)] == [1, 2]
     assert (await observations(bus))[1].changes[0].line == -6.5
+
+
+async def test_what_died_between_two_slices_of_a_board_is_finished_by_the_repeat(
+    database_for: DatabaseFor, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polls = [
+        a_poll(
+            [an_event(a_book("draftkings", spreads(-5.5 - minute)), event_id=f"game{n}") for n in range(7 - minute)],
+            START + minutes(minute),
+        )
+        for minute in range(3)
+    ]
+    undisturbed = await database_for("ingest")
+    outbox = Outbox(undisturbed, bus, store.stage, OBSERVATIONS)
+    await Recorder(undisturbed, outbox, await a_lease(undisturbed), 10.0, 1.0).record(polls)
+    await outbox.publish()
+    expected = await all_rows(undisturbed), await by_event(bus)
+
+    await bus.delete_stream(OBSERVATIONS)
+    await bus.ensure_stream(OBSERVATIONS)
+    killed = await database_for("ingest")
+    outbox = Outbox(killed, bus, store.stage, OBSERVATIONS)
+    lease = await a_lease(killed)
+    calls = deaths = 0
+    write = store.write
+
+    async def dies_every_other_time(connection: AsyncConnection, rows: store.Rows, state_rows: store.StateRows) -> None:
+        nonlocal calls
+        calls += 1
+        await write(connection, rows, state_rows)
+        if calls % 2 == 0:
+            raise RuntimeError("between two slices")
+
+    monkeypatch.setattr(recorder_module, "SLICE_EVENTS", 2)
+    monkeypatch.setattr(store, "write", dies_every_other_time)
+    for poll in polls:
+        while True:
+            try:
+                await Recorder(killed, outbox, lease, 10.0, 1.0).record([poll])
+                break
+            except RuntimeError:
+                deaths += 1
+    await outbox.publish()
+    assert deaths >= 6
+    assert (await all_rows(killed), await by_event(bus)) == expected
+
+
+async def all_rows(database: Database) -> dict[str, list[dict[str, Any]]]:
+    """What two equal runs have alike."""
+    tables = ("games", "game_starts", "odds_snapshots", "disappearances", "tallies")
+    kept = {table: await rows(database, table) for table in tables}
+    # How much of a state is in its base depends on who wrote it, and what it says does not.
+    states = [store.state_from(row["state"]) for row in await rows(database, "event_state")]
+    return kept | {"states": [msgspec.structs.asdict(state) for state in states]}
+
+
+async def by_event(bus: Bus) -> list[tuple[str, bytes]]:
+    """What was told, in the order of each event's messages."""
+    told = [(delivery.event_id, delivery.payload) for delivery in await stored(bus, OBSERVATIONS)]
+    return sorted(told, key=lambda message: message[0])
+
+
+async def test_a_snapshot_that_is_there_already_is_the_same_row(database: Database, outbox: Outbox) -> None:
+    poll = a_poll([an_event(a_book("draftkings", spreads(-5.5)))])
+    lease = await a_lease(database)
+    await Recorder(database, outbox, lease, 10.0, 1.0).record([poll])
+    before = await rows(database, "odds_snapshots")
+    async with database.begin() as connection:
+        # As when the states of old events were removed, and their time is walked through again.
+        await connection.execute(text("DELETE FROM ingest.event_state"))
+    await Recorder(database, outbox, lease, 10.0, 1.0).record([poll])
+    assert await rows(database, "odds_snapshots") == before
 
 
 async def test_a_requested_keyframe_comes_with_the_next_observation(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +21,8 @@ from services.ingest.changes import (
     is_believable,
     observe_poll,
 )
-from services.ingest.normalize import normalize
+from services.ingest.normalize import QuoteKey, normalize
+from services.ingest.store import StateRows, state_from
 from services.ingest.testing import (
     SPORT,
     START,
@@ -71,7 +71,7 @@ def test_the_first_message_of_an_event_carries_everything_and_no_interval() -> N
     step = Feed().polled(a_book("draftkings", spreads(-5.5), totals(220)), at=START)
     observation = step.observation
     assert (observation.revision, observation.previous_revision, observation.keyframe) == (1, 0, True)
-    assert [quote.market for quote in observation.changes] == ["spreads", "totals"]
+    assert [quote.key[0] for quote in observation.changes] == ["spreads", "totals"]
     assert all(
         quote.changed_after is quote.changed_by is quote.previous_seen_at is None for quote in observation.changes
     )
@@ -132,7 +132,7 @@ def test_a_price_that_changes_on_one_side_leaves_the_other_sides_snapshot() -> N
     feed.polled(book_at(-5.5, price=1.91), at=START)
     step = feed.polled(book_at(-5.5, price=1.87), at=START + minutes(1))
     (quote,) = step.observation.changes
-    assert [outcome.observed_at for outcome in quote.outcomes] == [START + minutes(1), START]
+    assert quote.since == (START + minutes(1), START)
     assert [(snapshot.outcome, snapshot.price) for snapshot in step.snapshots] == [("home", 1.87)]
 
 
@@ -243,7 +243,7 @@ def test_readings_of_the_others_in_a_changed_market_are_told() -> None:
         at=START + minutes(1),
     )
     (read,) = step.observation.reads
-    assert (read.book, read.market, read.age_seconds) == ("betmgm", "spreads", 15.0)
+    assert (read.books, read.market, read.ages_seconds) == (("betmgm",), "spreads", (15.0,))
 
 
 def test_a_reading_that_passes_the_start_is_told() -> None:
@@ -251,7 +251,7 @@ def test_a_reading_that_passes_the_start_is_told() -> None:
     feed.polled(book_at(-5.5, read_at=TIP - minutes(2)), at=TIP - minutes(1))
     feed.polled(book_at(-5.5, read_at=TIP - minutes(0.5)), at=TIP)
     (read,) = feed.polled(book_at(-5.5, read_at=TIP + minutes(0.5)), at=TIP + minutes(1)).observation.reads
-    assert read.age_seconds == 30.0
+    assert read.ages_seconds == (30.0,)
 
 
 def test_a_start_that_moves_in_between_two_readings_has_the_newest_told() -> None:
@@ -261,7 +261,7 @@ def test_a_start_that_moves_in_between_two_readings_has_the_newest_told() -> Non
     moved = feed.polled(
         book_at(-5.5, read_at=TIP - minutes(6)), at=TIP - minutes(5), commence_time=TIP - minutes(8)
     ).observation
-    assert (quiet.reads, [read.age_seconds for read in moved.reads]) == ((), [60.0])
+    assert (quiet.reads, [read.ages_seconds for read in moved.reads]) == ((), [(60.0,)])
 
 
 def test_a_new_link_or_limit_is_told_without_a_snapshot_and_without_a_new_time() -> None:
@@ -271,7 +271,7 @@ def test_a_new_link_or_limit_is_told_without_a_snapshot_and_without_a_new_time()
     linked["markets"][0]["outcomes"][0]["bet_limit"] = 250
     step = feed.polled(linked, at=START + minutes(1))
     (quote,) = step.observation.changes
-    assert (quote.outcomes[0].limit, quote.observed_at, step.snapshots, step.changed) == (250.0, START, (), 0)
+    assert (quote.offer.outcomes[0].limit, quote.observed_at, step.snapshots, step.changed) == (250.0, START, (), 0)
 
 
 def test_teams_that_swap_sides_are_observed_anew() -> None:
@@ -280,7 +280,7 @@ def test_teams_that_swap_sides_are_observed_anew() -> None:
     swapped = {**an_event(book_at(-5.5)), "home_team": "Celtics", "away_team": "Lakers"}
     observation = feed.answered([swapped], START + minutes(1)).observation
     (quote,) = observation.changes
-    assert (observation.keyframe, quote.line, quote.changed_after) == (True, 5.5, None)
+    assert (observation.keyframe, quote.offer.line, quote.changed_after) == (True, 5.5, None)
 
 
 @pytest.mark.parametrize(
@@ -311,22 +311,23 @@ def test_what_holds_nothing_that_can_be_read_is_no_answer_even_when_no_game_is_d
     assert not is_believable([], poll)
 
 
-def follow(board: dict[Any, HeldQuote], observation: Observation) -> dict[Any, HeldQuote]:
+#: What a consumer holds of each quote: the quote, and its reading.
+Held = dict[QuoteKey, tuple[HeldQuote, datetime | None]]
+
+
+def follow(board: Held, observation: Observation) -> Held:
     """What a consumer holds after a message, if it takes keyframes whole."""
-    told = {quote.key: quote for quote in observation.changes}
+    told = {
+        quote.key: (quote, reading) for quote, reading in zip(observation.changes, observation.readings, strict=True)
+    }
     if observation.keyframe:
-        return {key: as_told(quote) for key, quote in told.items()}
+        return told
     kept = {key: quote for key, quote in board.items() if key not in observation.removed}
-    for read in observation.reads:
-        key = (read.market, read.player, read.book)
-        told_update = observation.observed_at - timedelta(seconds=read.age_seconds)
-        kept[key] = msgspec.structs.replace(kept[key], told_update=told_update)
-    return kept | {key: as_told(quote) for key, quote in told.items()}
-
-
-def as_told(quote: HeldQuote) -> HeldQuote:
-    """The quote without what no message carries."""
-    return msgspec.structs.replace(quote, last_update=None, seen_at=START)
+    for reads in observation.reads:
+        for book, age_seconds in zip(reads.books, reads.ages_seconds, strict=True):
+            key = (reads.market, reads.player, book)
+            kept[key] = (kept[key][0], observation.observed_at - timedelta(seconds=age_seconds))
+    return kept | told
 
 
 LINES = st.sampled_from([-5.5, -6.0, -6.5])
@@ -372,10 +373,10 @@ def run(boards: Sequence[Any], keyframes_at: frozenset[int] = frozenset()) -> li
 
 @given(BOARDS)
 def test_a_follower_always_holds_what_a_keyframe_would_tell(boards: list[Any]) -> None:
-    board: dict[Any, HeldQuote] = {}
+    board: Held = {}
     for step in run(boards):
         board = follow(board, step.observation)
-        assert board == {quote.key: as_told(quote) for quote in step.state.quotes if not quote.gone}
+        assert board == dict(zip(step.state.keys, zip(step.state.quotes, step.state.told, strict=True), strict=True))
 
 
 @given(BOARDS, st.frozensets(st.integers(0, 11)))
@@ -391,7 +392,7 @@ def test_revisions_count_the_messages_and_intervals_point_forward(boards: list[A
     steps = run(boards)
     assert [step.observation.revision for step in steps] == list(range(1, len(steps) + 1))
     for step in steps:
-        for quote in step.state.quotes:
+        for quote in (*step.state.quotes, *(gone.quote for gone in step.state.absent)):
             assert (quote.changed_after is None) == (quote.changed_by is None) == (quote.previous_seen_at is None)
             if quote.changed_after is not None and quote.changed_by is not None:
                 assert quote.changed_after < quote.changed_by <= quote.observed_at
@@ -406,3 +407,10 @@ def test_an_answer_repeated_at_once_changes_nothing(boards: list[Any]) -> None:
             for step in observe_poll(states, a_poll(body_of(board, at), at + minutes(again))):
                 states[step.state.event_id] = step.state
                 assert not again or (step.changed, step.snapshots, step.disappearances) == (0, (), ())
+
+
+@given(BOARDS)
+def test_a_states_row_says_all_that_the_state_does(boards: list[Any]) -> None:
+    rows = StateRows()
+    for step in run(boards):
+        assert state_from(rows.row(step.state)) == step.state

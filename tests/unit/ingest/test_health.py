@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -50,7 +51,7 @@ def watched(polls: Iterable[Poll]) -> tuple[BookHealth, ...]:
     for poll in polls:
         steps = list(observe_poll(states, poll))
         states |= {step.state.event_id: step.state for step in steps}
-        books = observe_books(books, poll, changed_books([step.observation for step in steps], poll.observed_at))
+        books = observe_books(books, poll, sum((changed_books(step.observation) for step in steps), Counter()))
     return books
 
 
