@@ -92,16 +92,19 @@ def run(migrator_url: str, now: datetime, days_ahead: int = DAYS_AHEAD, dry_run:
 
 def as_table(done: Done) -> Table:
     """The run for a terminal."""
-    table = Table(title="Retention: what would be done" if done.dry_run else "Retention")
-    for heading in ("table", "kept", "days made", "days dropped", "rows removed", "freed", "next due"):
-        table.add_column(heading, justify="left" if heading in ("table", "next due") else "right", no_wrap=True)
+    title = "Retention: what would be done" if done.dry_run else "Retention"
+    # Without lines, so that it fits into eighty columns.
+    table = Table(title=f"{title}\n(days made and dropped, rows removed, room given back, next day due)", box=None)
+    table.padding = (0, 1, 0, 0)
+    for heading in ("table", "kept", "made", "dropped", "rows", "freed", "due"):
+        table.add_column(heading, justify="left" if heading in ("table", "due") else "right", overflow="fold")
     for report in done.reports:
         table.add_row(
             report.table,
             f"{report.kept_days:g} d" if report.kept_days else "for ever",
             *(f"{number:,}" for number in (report.partitions_made, report.partitions_dropped, report.rows_removed)),
             _size(report.bytes_freed),
-            f"{report.next_due:%Y-%m-%d %H:%M}" if report.next_due else "",
+            f"{report.next_due:%Y-%m-%d}" if report.next_due else "",
         )
     return table
 

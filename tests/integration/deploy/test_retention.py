@@ -16,6 +16,9 @@ from deploy import retention, schema
 from deploy.local.postgres import PostgresServer
 from services.shared import keeping
 from services.shared.clock import utc_now
+from services.signals import wire
+from services.signals.rules import RuleSettings, observe
+from services.signals.testing import NOON, a_board
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DATABASE = "template_retention"
@@ -225,6 +228,43 @@ def test_old_rows_of_small_tables_go(stored: Stored, monkeypatch: pytest.MonkeyP
     assert done["ingest.polls"].rows_removed == 10
     assert stored.rows("SELECT count(*) FROM ingest.polls") == [(90,)]
     assert stored.rows("SELECT event_id FROM ingest.keyframe_requests") == [("new",)]
+
+
+def test_a_game_long_over_keeps_its_count_and_one_that_cannot_be_read_is_said(stored: Stored) -> None:
+    board = a_board(**dict.fromkeys(("betmgm", "draftkings", "fanduel", "pinnacle", "caesars"), -5.5))
+    state, _, _ = observe(None, board.observation, RuleSettings())
+    whole = wire.dump_state(state)
+    assert len(whole) > keeping.STUB_BYTES
+    with stored.connect() as connection:
+        for event_id, kept in (("over", whole), ("unreadable", b"\x01" * 1000)):
+            connection.execute("INSERT INTO signals.event_state VALUES (%s, 0, 4711, false, %s)", [event_id, kept])
+    day_before = stored.retention(NOON + timedelta(days=30))["signals.event_state"]
+    day_after = stored.retention(NOON + timedelta(days=31))["signals.event_state"]
+    assert (day_before.rows_removed, day_after.rows_removed) == (0, 1)
+    assert day_after.left == ["1 states cannot be read, the first is that of unreadable"]
+    held = stored.rows("SELECT applied_revision, state FROM signals.event_state WHERE event_id = 'over'")
+    assert held == [(4711, wire.dump_state(None))]
+
+
+def test_a_market_whose_end_nobody_told_is_no_present_one_and_its_game_is_over(stored: Stored) -> None:
+    with stored.connect() as connection:
+        for event_id, seen in (("silent", NOW - timedelta(days=31)), ("steady", NOW)):
+            connection.execute(
+                "INSERT INTO consensus.games (event_id, sport_key, home_team, away_team, observed_at, in_play, "
+                "markets, books) VALUES (%s, 'nba', 'Home', 'Away', %s, false, '{h2h}', 5)",
+                [event_id, seen],
+            )
+            # The steady one's market has not changed for long either.
+            connection.execute(
+                "INSERT INTO consensus.current_market VALUES (%s, 'h2h', '', 'nba', %s, '')",
+                [event_id, NOW - timedelta(days=31)],
+            )
+    assert stored.retention()["consensus.current_market"].rows_removed == 1
+    assert stored.rows("SELECT event_id FROM consensus.current_market") == [("steady",)]
+    assert stored.rows("SELECT event_id, books FROM consensus.games ORDER BY event_id") == [
+        ("silent", 0),
+        ("steady", 5),
+    ]
 
 
 def test_the_command_of_the_cluster_says_it_in_one_line(
