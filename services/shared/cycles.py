@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Column, DateTime, Integer, MetaData, SmallInteger, Table, Text, TextClause, func, text
@@ -31,8 +31,7 @@ log = logger(__name__)
 QUIET_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """What one message adds to its cycle. Counts are named as in docs/ops-kpis.md; a dot leads into a group."""
 
     sport_key: str
@@ -76,9 +75,15 @@ def cycles_table(metadata: MetaData) -> Table:
 
 def add(tallies: Tallies, share: Share) -> None:
     """Counts a message."""
-    tally = tallies.setdefault((share.sport_key, share.observed_at), Tally())
+    key = (share.sport_key, share.observed_at)
+    tally = tallies.get(key)
+    if tally is None:
+        tally = tallies[key] = Tally()
     tally.messages += 1
-    tally.counts.update(share.counts)
+    # Once a message: a Counter's own `update` took four times as long.
+    counts = tally.counts
+    for name, count in share.counts.items():
+        counts[name] = counts.get(name, 0) + count
 
 
 class CycleLog:

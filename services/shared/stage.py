@@ -220,12 +220,12 @@ class Stage(Generic[M, S]):
                 self._note_lag(reader)
                 wait = QUIET_SECONDS if self._cycles.waiting else _WAIT_SECONDS
                 deliveries = await reader.next_batch(self._batch_size, wait)
-                if not deliveries:
+                if deliveries:
+                    with tracing.consuming(self.name, self._source.name, [each.traceparent for each in deliveries]):
+                        positions = await self._apply(identity, positions, deliveries)
+                        await self._publish()
+                else:
                     self._cycles.quiet()
-                    continue
-                with tracing.consuming(self.name, self._source.name, [each.traceparent for each in deliveries]):
-                    positions = await self._apply(identity, positions, deliveries)
-                    await self._publish()
                 self._failures = 0
 
     async def _publish(self) -> None:
