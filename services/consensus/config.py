@@ -41,6 +41,7 @@ class Config(ServiceConfig):
     consensus_snapshots_retention_days: RetentionDays = 400.0
     consensus_quotes_retention_days: RetentionDays = 400.0
     consensus_dead_letters_retention_days: RetentionDays = 30.0
+    consensus_cycles_retention_days: RetentionDays = 90.0
     consensus_states_retention_days: RetentionDays = 30.0
 
     def board_rules(self) -> BoardRules:

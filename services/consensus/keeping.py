@@ -22,6 +22,7 @@ def kept(config: Config) -> Sequence[Kept]:
         Days(store.consensus_snapshots, config.consensus_snapshots_retention_days),
         Days(store.quote_history, config.consensus_quotes_retention_days),
         Rows(store.stage.dead_letter, store.stage.dead_letter.c.noted_at, config.consensus_dead_letters_retention_days),
+        Rows(store.cycles, store.cycles.c.observed_at, config.consensus_cycles_retention_days),
         States(store.stage.event_state, silent_days, forgotten),
         SilentMarkets(silent_days),
         SilentGames(silent_days),

@@ -189,6 +189,8 @@ cycles = Table(
     Column("snapshots_inserted", Integer, nullable=False),
     Column("degraded", Boolean, nullable=False),
     Column("reasons", ARRAY(Text), nullable=False),
+    # What retention removes by, and what shows the last ones.
+    Index("cycles_by_time", "observed_at"),
 )
 feed_health = Table(
     "feed_health",

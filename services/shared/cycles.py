@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Column, DateTime, Integer, MetaData, SmallInteger, Table, Text, TextClause, func, text
+from sqlalchemy import Column, DateTime, Index, Integer, MetaData, SmallInteger, Table, Text, TextClause, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -70,6 +70,8 @@ def cycles_table(metadata: MetaData) -> Table:
         #: When the first and the last of it were written, by the database's clock.
         Column("first_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
         Column("last_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+        # What retention removes by, and what shows the last ones.
+        Index("cycles_by_time", "observed_at"),
     )
 
 

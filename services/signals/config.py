@@ -45,6 +45,7 @@ class Config(ServiceConfig):
     signals_retention_days: RetentionDays = 400.0
     signals_suppressions_retention_days: RetentionDays = 30.0
     signals_dead_letters_retention_days: RetentionDays = 30.0
+    signals_cycles_retention_days: RetentionDays = 90.0
     signals_states_retention_days: RetentionDays = 30.0
 
     #: The consensus service's setting of the same name: part of what made a signal.

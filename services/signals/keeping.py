@@ -21,6 +21,7 @@ def kept(config: Config) -> Sequence[Kept]:
         Signals(config.signals_retention_days),
         Days(store.suppression, config.signals_suppressions_retention_days),
         Rows(dead_letter, dead_letter.c.noted_at, config.signals_dead_letters_retention_days),
+        Rows(store.cycles, store.cycles.c.observed_at, config.signals_cycles_retention_days),
         States(store.stage.event_state, config.signals_states_retention_days, forgotten),
     )
 

@@ -41,6 +41,7 @@ def upgrade() -> None:
         sa.Column("reasons", postgresql.ARRAY(sa.Text), nullable=False),
         schema=SCHEMA,
     )
+    op.create_index("cycles_by_time", "cycles", ["observed_at"], schema=SCHEMA)
     add_traceparent_v1(SCHEMA)
 
 

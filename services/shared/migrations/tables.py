@@ -78,6 +78,7 @@ def create_stage_cycles_v1(schema: str) -> None:
         sa.Column("last_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
         schema=schema,
     )
+    op.create_index("cycles_by_time", "cycles", ["observed_at"], schema=schema)
 
 
 def drop_stage_cycles_v1(schema: str) -> None:
