@@ -66,6 +66,25 @@ class IngestApi(IngestServiceServicer):
             ]
         )
 
+    async def SetWatchedEvents(
+        self, request: pb.SetWatchedEventsRequest, _context: Context
+    ) -> pb.SetWatchedEventsResponse:
+        """These events, and no others, are followed in play for this watcher from now on."""
+        wire.check_watched(request)
+        async with self._database.begin() as connection:
+            await store.set_watched(connection, request.watcher, request.event_ids)
+        return pb.SetWatchedEventsResponse()
+
+    async def ListWatchedEvents(
+        self, _request: pb.ListWatchedEventsRequest, _context: Context
+    ) -> pb.ListWatchedEventsResponse:
+        """Which events are followed in play, and for whom."""
+        async with self._database.begin() as connection:
+            watched = await store.load_watched(connection)
+        return pb.ListWatchedEventsResponse(
+            events=[pb.WatchedEvent(event_id=event_id, watchers=watchers) for event_id, watchers in watched.items()]
+        )
+
 
 def sport_health(health: SportHealth, polled_sports: Sequence[str], now: datetime) -> pb.SportHealth:
     """A feed's health at a moment of our own clock; ages are in the provider's time, which may run faster."""

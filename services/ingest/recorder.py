@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -105,6 +105,15 @@ class Recorder:
         """Keeps the lease from expiring between polls. Raises LeaseLost."""
         async with self._transaction():
             pass
+
+    @property
+    def term(self) -> int:
+        """Of the lease that this holds."""
+        return self._lease.term
+
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction of the lease's holder, which takes turns with the others. Raises LeaseLost."""
+        return self._transaction()
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
