@@ -279,12 +279,13 @@ def decide(
     present, limit = _quickest(calendar, now, made, cadence)
     due, phase = _next_call(now, asked_at, calendar, made, cadence)
     pause = inf if due is None else max(0.0, (due - now).total_seconds())
+    interval = inf if due is None else (due - (now if asked_at is None else asked_at)).total_seconds()
     factor, because = _stretch_of(phase, made)
     # Before a long pause ends, the list of games is looked at: it is free, and may show something sooner.
     if pause <= (cadence.idle if present is None else cadence.far):
-        return Decision(Asks.ODDS, pause, pause, phase, factor, because)
+        return Decision(Asks.ODDS, pause, interval, phase, factor, because)
     if present is not None and pause <= cadence.far * LONGEST_STRETCH:
-        return Decision(Asks.EVENTS, cadence.idle, pause, phase, factor, because)
+        return Decision(Asks.EVENTS, cadence.idle, interval, phase, factor, because)
     factor = 1.0 if limit is Limit.NOTHING else inf
     return Decision(Asks.EVENTS, cadence.idle, cadence.idle, Phase.IDLE, factor, limit)
 

@@ -138,6 +138,7 @@ class Poller:
                 pause = await self.poll(recorder, sport_key)
             else:
                 pause = await self.look(recorder, sport_key)
+                await pace.look_around()
             decision = pace.decide(sport_key, pace.now())
             pace.take(sport_key, decision)
             await pace.keep(sport_key, before)

@@ -527,13 +527,14 @@ class OddsApi:
                 timeout=aiohttp.ClientTimeout(total=self._config.odds_api_http_timeout_seconds),
                 # A redirect would carry the key to an address that nobody chose.
                 allow_redirects=False,
+                middlewares=(_only_once,),
             ) as response:
                 quota = _quota(response.headers)
                 body = await response.read()
                 received_at = utc_now()
         except (TimeoutError, aiohttp.ClientError) as error:
             # Their texts hold the address, and the address holds the key.
-            return Unavailable(path, type(error).__name__), quota
+            return Unavailable(path, type(error).__name__.removeprefix("_")), quota
         dated = _date(response.headers.get("Date"))
         self._compare_clocks(dated, received_at)
         if response.status != 200:
@@ -564,6 +565,22 @@ class OddsApi:
 
 
 _PAST = "/v4/historical/"
+
+
+class _BrokenConnectionError(aiohttp.ClientConnectionError):
+    """The connection broke; the request may have been answered all the same."""
+
+
+async def _only_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keeps aiohttp from repeating a request whose connection broke: nobody has reserved what that may cost."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        raise _BrokenConnectionError from None
+
+
 _ISO: Mapping[str, str] = {"dateFormat": "iso"}
 
 

@@ -659,7 +659,7 @@ async def load_starts(connection: AsyncConnection, sport_key: str, since: dateti
     statement = select(games.c.event_id, games.c.commence_time).where(
         games.c.sport_key == sport_key, games.c.gone.is_(False), games.c.commence_time > since
     )
-    return dict((await connection.execute(statement)).tuples().all())
+    return {row.event_id: row.commence_time for row in await connection.execute(statement)}
 
 
 async def set_watched(connection: AsyncConnection, watcher: str, event_ids: Iterable[str]) -> None:
