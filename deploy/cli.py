@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -25,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from deploy import budget_report as budgeting
 from deploy import demo as demonstration
 from deploy import profiles, schema
 from deploy.children import cpu_seconds
@@ -40,6 +42,7 @@ from deploy.simulator.server import opened_now
 from deploy.stack import Live, Market, Recorded, Simulated, Stack, StackFailedError, StackSettings
 from gateway.envoy import NOTICE
 from services.shared.clock import utc_now
+from services.shared.config import ConfigurationError
 from services.shared.logging import configure_logging
 
 #: Long enough for two starts: the second one where somebody took a port.
@@ -329,6 +332,62 @@ def simulate(
             console.print(demonstration.comparison(name, {}, seed))
         return
     _run(_simulate(port, seed, speed))
+
+
+@app.command()
+def budget(
+    credits: Annotated[
+        int | None, typer.Option("--credits", min=0, help="Credits of the month; by default ODDS_API_MONTH_CREDITS.")
+    ] = None,
+    day_credits: Annotated[
+        int | None, typer.Option("--day-credits", min=0, help="Credits of a day; by default a twentieth of the month.")
+    ] = None,
+    month: Annotated[
+        str | None, typer.Option("--month", metavar="YYYY-MM", help="Which month; by default the next one.")
+    ] = None,
+    starts: Annotated[
+        Path | None,
+        typer.Option(
+            "--starts",
+            metavar="FILE",
+            help="Starts, a time a line or an answer of /events, instead of a made-up month.",
+        ),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="The games that the provider lists now: a free question, with ODDS_API_KEY.")
+    ] = False,
+    day: Annotated[
+        str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="Whose hours to show; by default the dearest day.")
+    ] = None,
+    games: Annotated[
+        int | None, typer.Option("--games", min=1, max=30, help="So many games every day instead of 2 to 14.")
+    ] = None,
+    watched: Annotated[
+        int, typer.Option("--watched", min=0, max=30, help="Games a day that are followed in play.")
+    ] = 0,
+    failing: Annotated[
+        float,
+        typer.Option("--failing", min=0.0, max=0.9, help="Share of calls that bring nothing and cost all the same."),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the made-up month: the same one, the same month.")] = 1,
+) -> None:
+    """What a month and a day will cost before anything is spent, and whether any tip-off would be missed.
+
+    Plays the poller's own decisions over a schedule, with the markets, regions or bookmakers and intervals of the
+    settings (ODDS_API_…), and says what would make it cheaper.
+
+    Example: `stratum budget --credits 20000 --month 2026-12`
+    """
+    try:
+        schedule = budgeting.schedule_from(month, starts, live, games, seed)
+        asked = budgeting.spending_from(credits, day_credits, failing)
+        shown = None if day is None else date.fromisoformat(day)
+    except (budgeting.UnreadableScheduleError, ConfigurationError, ValueError) as error:
+        _refuse(str(error))
+    with console.status("playing the poller over the schedule…"):
+        outcome = budgeting.forecast(schedule.starts, schedule.since, schedule.until, asked.spending, watched, seed)
+    for part in budgeting.report(schedule, asked, outcome, shown):
+        console.print(part, soft_wrap=True)
 
 
 async def _simulate(port: int, seed: int, speed: float) -> None:
