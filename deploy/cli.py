@@ -37,7 +37,7 @@ from deploy.provider import served
 from deploy.recording import Recording, UnreadableRecordingError, open_recording
 from deploy.replay import Progress as ReplayProgress
 from deploy.replay import Replay, ReplayFailedError, Summary, write_lines
-from deploy.simulator import calibration
+from deploy.simulator import calibration, mischief
 from deploy.simulator.server import opened_now
 from deploy.stack import Live, Market, Recorded, Simulated, Stack, StackFailedError, StackSettings
 from gateway.envoy import NOTICE
@@ -322,6 +322,12 @@ def simulate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Print how it compares with recorded series, and end.")
     ] = False,
+    fail: Annotated[
+        str | None, typer.Option("--fail", metavar="KIND", help=f"Fail in one way: {', '.join(mischief.KINDS)}.")
+    ] = None,
+    fail_share: Annotated[
+        float, typer.Option("--fail-share", min=0.0, max=1.0, help="The share of calls that --fail lets fail.")
+    ] = 1.0,
 ) -> None:
     """The simulated provider alone: a market that speaks The Odds API's protocol in its own accelerated time.
 
@@ -331,7 +337,9 @@ def simulate(
         for name in calibration.RECORDED:
             console.print(demonstration.comparison(name, {}, seed))
         return
-    _run(_simulate(port, seed, speed))
+    if fail is not None and fail not in mischief.KINDS:
+        _refuse(f"there is no failure called {fail}. Choose one of {', '.join(mischief.KINDS)}.")
+    _run(_simulate(port, seed, speed, None if fail is None else mischief.Mischief(fail, fail_share, seed)))
 
 
 @app.command()
@@ -390,8 +398,11 @@ def budget(
         console.print(part, soft_wrap=True)
 
 
-async def _simulate(port: int, seed: int, speed: float) -> None:
-    async with served(opened_now(utc_now, seed, speed).application(), port) as url:
+async def _simulate(port: int, seed: int, speed: float, trouble: mischief.Mischief | None) -> None:
+    application = opened_now(utc_now, seed, speed).application()
+    if trouble is not None:
+        trouble.added_to(application)
+    async with served(application, port) as url:
         console.print(f"listening on {url}; one second here is {speed:g} there. Ctrl-C ends it.", soft_wrap=True)
         await asyncio.Event().wait()
 

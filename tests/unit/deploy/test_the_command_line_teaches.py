@@ -71,6 +71,7 @@ def test_stopping_nothing_is_no_error(stratum: CliRunner) -> None:
         (["budget", "--month", "December"], "write it as 2026-12"),
         (["budget", "--starts", "no-such-file"], "cannot be read"),
         (["budget", "--live"], "ODDS_API_KEY"),
+        (["simulate", "--fail", "sometimes"], "Choose one of"),
         (["schema", "--upgrade"], "stratum up"),
     ],
 )
