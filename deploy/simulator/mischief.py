@@ -35,8 +35,8 @@ _REFUSALS: Mapping[str, tuple[int, str, str]] = {
     "rate": (429, "EXCEEDED_FREQ_LIMIT", "Request frequency limit exceeded"),
     "down": (503, "UNAVAILABLE", "Service unavailable"),
 }
-#: Longer than any client waits.
-SILENCE_SECONDS = 600.0
+#: How soon silence ends once nobody waits for an answer any more.
+LISTENING_SECONDS = 0.05
 SKEW = timedelta(hours=1)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -64,7 +64,7 @@ class Mischief:
             raise refused(*_REFUSALS[self._kind])
         match self._kind:
             case "silent":
-                await asyncio.sleep(SILENCE_SECONDS)
+                await _until_gone(request)
             case "garbage":
                 return web.Response(text="<html><body>502 Bad Gateway</body></html>", content_type="text/html")
             case "half":
@@ -84,3 +84,9 @@ class Mischief:
         if self._kind == "credits":
             return not is_free
         return "totals" in request.query.get("markets", "") if self._kind == "market" else True
+
+
+async def _until_gone(request: web.Request) -> None:
+    """Says nothing for as long as the client waits."""
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - no event tells it
+        await asyncio.sleep(LISTENING_SECONDS)
