@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -32,6 +32,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from deploy import books as bookmakers
+from deploy import budget_report as budgeting
 from deploy import demo as demonstration
 from deploy import doctor as diagnosis
 from deploy import examination, profiles, retention, schema
@@ -48,7 +49,7 @@ from deploy.record import record as save
 from deploy.recording import Recording, UnreadableRecordingError, open_recording
 from deploy.replay import Progress as ReplayProgress
 from deploy.replay import Replay, ReplayFailedError, Summary, write_lines
-from deploy.simulator import calibration
+from deploy.simulator import calibration, mischief
 from deploy.simulator.server import opened_now
 from deploy.stack import Live, Market, Recorded, Simulated, Stack, StackFailedError, StackSettings
 from deploy.traces import Trace, as_svg, as_text, collecting, whole_traces
@@ -391,6 +392,12 @@ def simulate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Print how it compares with recorded series, and end.")
     ] = False,
+    fail: Annotated[
+        str | None, typer.Option("--fail", metavar="KIND", help=f"Fail in one way: {', '.join(mischief.KINDS)}.")
+    ] = None,
+    fail_share: Annotated[
+        float, typer.Option("--fail-share", min=0.0, max=1.0, help="The share of calls that --fail lets fail.")
+    ] = 1.0,
 ) -> None:
     """The simulated provider alone: a market that speaks The Odds API's protocol in its own accelerated time.
 
@@ -400,7 +407,9 @@ def simulate(
         for name in calibration.RECORDED:
             console.print(demonstration.comparison(name, {}, seed))
         return
-    _run(_simulate(port, seed, speed))
+    if fail is not None and fail not in mischief.KINDS:
+        _refuse(f"there is no failure called {fail}. Choose one of {', '.join(mischief.KINDS)}.")
+    _run(_simulate(port, seed, speed, None if fail is None else mischief.Mischief(fail, fail_share, seed)))
 
 
 books = typer.Typer(
@@ -495,8 +504,67 @@ def _moment(told: str | None) -> datetime | None:
     return moment
 
 
-async def _simulate(port: int, seed: int, speed: float) -> None:
-    async with served(opened_now(utc_now, seed, speed).application(), port) as url:
+@app.command()
+def budget(
+    credits: Annotated[
+        int | None, typer.Option("--credits", min=0, help="Credits of the month; by default ODDS_API_MONTH_CREDITS.")
+    ] = None,
+    day_credits: Annotated[
+        int | None, typer.Option("--day-credits", min=0, help="Credits of a day; by default a twentieth of the month.")
+    ] = None,
+    month: Annotated[
+        str | None, typer.Option("--month", metavar="YYYY-MM", help="Which month; by default the next one.")
+    ] = None,
+    starts: Annotated[
+        Path | None,
+        typer.Option(
+            "--starts",
+            metavar="FILE",
+            help="Starts, a time a line or an answer of /events, instead of a made-up month.",
+        ),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="The games that the provider lists now: a free question, with ODDS_API_KEY.")
+    ] = False,
+    day: Annotated[
+        str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="Whose hours to show; by default the dearest day.")
+    ] = None,
+    games: Annotated[
+        int | None, typer.Option("--games", min=1, max=30, help="So many games every day instead of 2 to 14.")
+    ] = None,
+    watched: Annotated[
+        int, typer.Option("--watched", min=0, max=30, help="Games a day that are followed in play.")
+    ] = 0,
+    failing: Annotated[
+        float,
+        typer.Option("--failing", min=0.0, max=0.9, help="Share of calls that bring nothing and cost all the same."),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the made-up month: the same one, the same month.")] = 1,
+) -> None:
+    """What a month and a day will cost before anything is spent, and whether any tip-off would be missed.
+
+    Plays the poller's own decisions over a schedule, with the markets, regions or bookmakers and intervals of the
+    settings (ODDS_API_…), and says what would make it cheaper.
+
+    Example: `stratum budget --credits 20000 --month 2026-12`
+    """
+    try:
+        schedule = budgeting.schedule_from(month, starts, live, games, seed)
+        asked = budgeting.spending_from(credits, day_credits, failing)
+        shown = None if day is None else date.fromisoformat(day)
+    except (budgeting.UnreadableScheduleError, ConfigurationError, ValueError) as error:
+        _refuse(str(error))
+    with console.status("playing the poller over the schedule…"):
+        outcome = budgeting.forecast(schedule.starts, schedule.since, schedule.until, asked.spending, watched, seed)
+    for part in budgeting.report(schedule, asked, outcome, shown):
+        console.print(part, soft_wrap=True)
+
+
+async def _simulate(port: int, seed: int, speed: float, trouble: mischief.Mischief | None) -> None:
+    application = opened_now(utc_now, seed, speed).application()
+    if trouble is not None:
+        trouble.added_to(application)
+    async with served(application, port) as url:
         console.print(f"listening on {url}; one second here is {speed:g} there. Ctrl-C ends it.", soft_wrap=True)
         await asyncio.Event().wait()
 

@@ -156,12 +156,13 @@ def questionable(config: IngestConfig) -> list[Finding]:
                 "Unset ODDS_API_CLOCK: it is for simulators.",
             )
         )
-    if config.is_live_provider and config.odds_api_poll_interval_seconds < 30.0:
+    fixed = config.odds_api_poll_interval_seconds
+    if config.is_live_provider and fixed is not None and fixed < 40.0:
         found.append(
             warn(
                 "settings",
-                f"a poll every {config.odds_api_poll_interval_seconds:g} s, and the provider refreshes each 40 to 60 s",
-                "Raise ODDS_API_POLL_INTERVAL_SECONDS to 40 or more: asking sooner pays for the same answer.",
+                f"a poll every {fixed:g} s, and the provider refreshes each 40 to 60 s",
+                "Unset ODDS_API_POLL_INTERVAL_SECONDS: asking sooner than that pays for the same answer.",
             )
         )
     return found

@@ -11,11 +11,17 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 DETAILS = "https://the-odds-api.com/liveapi/guides/v4/api-error-codes.html"
-DETAILS_STATUS = {401: web.HTTPUnauthorized, 404: web.HTTPNotFound, 422: web.HTTPUnprocessableEntity}
+DETAILS_STATUS = {
+    401: web.HTTPUnauthorized,
+    404: web.HTTPNotFound,
+    422: web.HTTPUnprocessableEntity,
+    429: web.HTTPTooManyRequests,
+    503: web.HTTPServiceUnavailable,
+}
 
 
 def refused(status: int, code: str, message: str) -> web.HTTPException:
-    """The provider's refusal, to be raised: 401, 404 or 422 with a message and an `error_code`."""
+    """The provider's refusal, to be raised: one of DETAILS_STATUS with a message and an `error_code`."""
     anchor = code.lower().replace("_", "-")
     body = web.json_response({"message": message, "error_code": code, "details_url": f"{DETAILS}#{anchor}"}).text
     return DETAILS_STATUS[status](text=body, content_type="application/json")

@@ -307,7 +307,12 @@ class Stack:
         market = self.settings.market
         if isinstance(market, Live):
             return {}
-        asked = {"ODDS_API_BASE_URL": provider_url, "ODDS_API_KEY": "a-stand-in-needs-no-secret"}
+        asked = {
+            "ODDS_API_BASE_URL": provider_url,
+            "ODDS_API_KEY": "a-stand-in-needs-no-secret",
+            # A stand-in that was cut off is back at once, and need not be spared.
+            "ODDS_API_CIRCUIT_SECONDS": "1",
+        }
         if isinstance(market, Recorded):
             return asked
         return asked | {

@@ -31,9 +31,10 @@ class IngestApi(IngestServiceServicer):
         """How fresh each sport's feed is."""
         async with self._database.begin() as connection:
             known = await store.load_health(connection, request.sport_key, self._sports)
+            polled = frozenset(self._sports) - await store.load_resting(connection)
         now = utc_now()
         return pb.GetFeedHealthResponse(
-            sports=[wire.sport_health(health, judge(health, health.sport_key in self._sports, now)) for health in known]
+            sports=[wire.sport_health(health, judge(health, health.sport_key in polled, now)) for health in known]
         )
 
     async def RequestKeyframes(
@@ -51,6 +52,25 @@ class IngestApi(IngestServiceServicer):
         async with self._database.begin() as connection:
             books = await store.load_quarantined(connection)
         return pb.ListQuarantinedBooksResponse(books=[wire.quarantined_book(book) for book in books])
+
+    async def SetWatchedEvents(
+        self, request: pb.SetWatchedEventsRequest, _context: Context
+    ) -> pb.SetWatchedEventsResponse:
+        """These events, and no others, are followed in play for this watcher from now on."""
+        wire.check_watched(request)
+        async with self._database.begin() as connection:
+            await store.set_watched(connection, request.watcher, request.event_ids)
+        return pb.SetWatchedEventsResponse()
+
+    async def ListWatchedEvents(
+        self, _request: pb.ListWatchedEventsRequest, _context: Context
+    ) -> pb.ListWatchedEventsResponse:
+        """Which events are followed in play, and for whom."""
+        async with self._database.begin() as connection:
+            watched = await store.load_watched(connection)
+        return pb.ListWatchedEventsResponse(
+            events=[pb.WatchedEvent(event_id=event_id, watchers=watchers) for event_id, watchers in watched.items()]
+        )
 
     async def ListBookDecisions(
         self, _request: pb.ListBookDecisionsRequest, _context: Context

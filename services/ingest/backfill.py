@@ -22,9 +22,10 @@ from services.ingest import store
 from services.ingest.bookmakers import KNOWN, Books
 from services.ingest.changes import Coverage, Poll
 from services.ingest.config import Config
+from services.ingest.ledger import open_ledger
 from services.ingest.normalize import Memory, normalize
 from services.ingest.poller import acquire, release
-from services.ingest.provider import Answer, OddsApi, Page, RateLimited, Unavailable
+from services.ingest.provider import Answer, CircuitOpen, OddsApi, Page, RateLimited, Unavailable
 from services.ingest.recorder import Answered, Recorder
 from services.ingest.store import Cursor, Lease, LeaseLost
 from services.shared import tracing
@@ -39,7 +40,7 @@ log = logger(__name__)
 #: The interval of a recording is the median of this many gaps.
 GAPS = 20
 #: What a walk survives: a server that is being started again. With a lasting fault it ends after about five minutes.
-PASSING = (SQLAlchemyError, BusError, LeaseLost, Unavailable, RateLimited)
+PASSING = (SQLAlchemyError, BusError, LeaseLost, Unavailable, RateLimited, CircuitOpen)
 LONGEST_PAUSE_SECONDS = 5.0
 ATTEMPTS_WITHOUT_PROGRESS = 60
 #: A lease that nobody renews is free after its length; three times as long is waited for it, in so many looks a length.
@@ -98,12 +99,13 @@ class Backfill:
         lease = await self._acquire()
         recorder = Recorder(self._database, self._outbox, lease, self._config.ingest_lease_seconds, rate=0.0)
         self._books_at = recorder.books_at
+        api = self._api.charged_to(open_ledger(self._config, self._database, recorder))
         await recorder.publish()
         async with self._database.begin() as connection:
             cursor = await store.load_cursor(connection, sport_key, since, until)
         publishing: asyncio.Task[int] | None = None
         try:
-            async with aclosing(self._batches(cursor)) as batches:
+            async with aclosing(self._batches(api, cursor)) as batches:
                 async for batch in batches:
                     cursor = batch[-1].cursor
                     answered = [stop.answered for stop in batch if stop.answered is not None]
@@ -131,10 +133,10 @@ class Backfill:
             await asyncio.sleep(self._config.ingest_lease_seconds / LEASE_LOOKS)
         raise BackfillError("another process polls: stop it, or let it end, before the past is walked")
 
-    async def _batches(self, cursor: Cursor) -> AsyncGenerator[list[Stop], None]:
+    async def _batches(self, api: OddsApi, cursor: Cursor) -> AsyncGenerator[list[Stop], None]:
         """The rest of the walk in order: together whatever had arrived when the last batch was done."""
         ahead: asyncio.Queue[Stop | None] = asyncio.Queue(2 * self._config.ingest_backfill_batch)
-        fetching = asyncio.create_task(self._fetch(cursor, ahead))
+        fetching = asyncio.create_task(self._fetch(api, cursor, ahead))
         try:
             ended = False
             while not ended:
@@ -149,11 +151,11 @@ class Backfill:
         finally:
             await _end(fetching)
 
-    async def _fetch(self, cursor: Cursor, ahead: asyncio.Queue[Stop | None]) -> None:
+    async def _fetch(self, api: OddsApi, cursor: Cursor, ahead: asyncio.Queue[Stop | None]) -> None:
         """Puts every further stop into the queue, and None behind the last; asks while the batch before is kept."""
         try:
             while cursor.next_date is not None:
-                answer = await self._api.historical_odds(cursor.sport_key, cursor.next_date)
+                answer = await api.historical_odds(cursor.sport_key, cursor.next_date)
                 stop = self._stop(cursor, answer)
                 cursor = stop.cursor
                 await ahead.put(stop)
@@ -194,7 +196,7 @@ class Backfill:
             return median(gaps)
         if following is not None and following > observed_at:
             return (following - observed_at).total_seconds()
-        return self._config.odds_api_poll_interval_seconds
+        return self._config.odds_api_poll_interval_seconds or self._config.odds_api_near_seconds
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

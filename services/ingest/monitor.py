@@ -47,6 +47,8 @@ class Monitor(Collector):
         self._polled = polled_sports
         self._registry = registry
         self._feeds: list[SportHealth] = []
+        #: Sports that are not asked for on purpose.
+        self._resting: frozenset[str] = frozenset()
         self._quarantined: list[QuarantinedBook] = []
         self._books_revision = 0
         self._told: dict[str, Status] = {}
@@ -69,6 +71,7 @@ class Monitor(Collector):
         """Reads the tables once. Raises the database's errors."""
         async with self._database.begin() as connection:
             self._feeds = await store.load_health(connection, (), self._polled)
+            self._resting = await store.load_resting(connection)
             self._quarantined = await store.load_quarantined(connection)
             self._books_revision = books_at(await store.load_decisions(connection)).revision
         self._looked_at = utc_now()
@@ -94,7 +97,8 @@ class Monitor(Collector):
         # As of the newest look; where looking itself has failed for a while, what was seen last grows old.
         now = utc_now()
         moment = self._looked_at if now - self._looked_at < BLIND_AFTER else now
-        return [(feed, judge(feed, feed.sport_key in self._polled, moment)) for feed in self._feeds]
+        polled = frozenset(self._polled) - self._resting
+        return [(feed, judge(feed, feed.sport_key in polled, moment)) for feed in self._feeds]
 
     def _of_quarantine(self) -> Iterator[Metric]:
         by_quotes = sorted(self._quarantined, key=lambda book: (-book.quotes, book.book))

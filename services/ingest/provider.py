@@ -3,12 +3,17 @@
 The key travels in the query of every call, so nothing here lets an address out: failures name the path alone, are
 raised outside the handler of what caused them, and what the provider says is searched for the key first.
 
+Every attempt that may cost something is reserved in a *ledger* first, and settled with what the answer says it cost; a
+call that does not report keeps its forecast. `docs/provider-failures.md` lists what becomes of each kind of failure.
+
 What a body contains is not judged here but in `normalize`: bodies are decoded leniently, by `body`, since a bare `NaN`
 is one outcome's fault and not the response's.
 """
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import json
 import random
 import re
@@ -16,14 +21,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Generic, TypeVar, get_origin
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, get_origin
 
 import aiohttp
 import msgspec
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from services.ingest.body import decode, plain
+from services.ingest.circuit import Circuit, State
 from services.ingest.config import Config
 from services.ingest.costs import Endpoint, forecast
 from services.ingest.normalize import read_time
@@ -36,6 +42,17 @@ log = logger(__name__)
 credits_total = Counter(
     "stratum_ingest_credits_total", "Credits spent, as the provider said or else as forecast.", ["endpoint"]
 )
+failures_total = Counter(
+    "stratum_ingest_provider_failures_total", "Attempts that brought nothing, by kind of failure.", ["kind"]
+)
+circuit_state = Gauge(
+    "stratum_ingest_circuit_state",
+    "Is the provider asked? 0: yes. 1: one call finds out. 2: not for a while.",
+)
+clock_skew_seconds = Gauge(
+    "stratum_ingest_clock_skew_seconds", "The provider's clock less ours, by the newest answer, to the second."
+)
+clock_skews_total = Counter("stratum_ingest_clock_skews_total", "Answers whose clock was too far from ours.")
 
 Value = TypeVar("Value")
 Converted = TypeVar("Converted")
@@ -117,6 +134,26 @@ class UnreadableBody(ProviderFailure):
 
     kind = "unreadable_body"
     passing = True
+
+
+class BudgetExhausted(ProviderFailure):
+    """The budget has no credits for this call, so it was not made. `limit` says which budget."""
+
+    kind = "budget_exhausted"
+
+    def __init__(self, path: str, limit: str) -> None:
+        super().__init__(path, f"not asked: {limit} has no credits for it")
+        self.limit = limit
+
+
+class CircuitOpen(ProviderFailure):
+    """The provider failed too often: it was not asked, and will not be for some seconds."""
+
+    kind = "circuit_open"
+
+    def __init__(self, path: str, seconds_left: float) -> None:
+        super().__init__(path, f"not asked: the provider keeps failing; next try in {seconds_left:.0f} s")
+        self.seconds_left = seconds_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +258,59 @@ class Page(Generic[Value]):
     data: Value
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call that may cost something: what it is, and the most that one attempt costs."""
+
+    endpoint: Endpoint
+    path: str
+    credits: int = 0
+
+    @property
+    def sport_key(self) -> str:
+        """The sport it is about; empty for the list of sports."""
+        return self.path.partition("/sports/")[2].partition("/")[0]
+
+
+class Ledger(Protocol):
+    """Where credits are reserved before an attempt and settled after it."""
+
+    async def reserve(self, asked: Asked, attempt: int) -> int | None:
+        """The reservation's number, committed, or None where none is needed. Raises BudgetExhausted."""
+
+    async def settle(self, reservation: int | None, quota: Quota) -> None:
+        """What the provider said about an attempt, or a quota that says nothing where it did not report."""
+
+
+class NoLedger:
+    """For a provider that costs nothing."""
+
+    async def reserve(self, asked: Asked, attempt: int) -> int | None:  # noqa: ARG002 - the protocol's
+        """Nothing has to be reserved."""
+        return None
+
+    async def settle(self, reservation: int | None, quota: Quota) -> None:
+        """Nothing was."""
+
+
+class _Line:
+    """What a process learnt about the provider, whoever asks."""
+
+    def __init__(self) -> None:
+        self.circuit = Circuit()
+        #: A call is under way that will show whether the provider is back.
+        self.probing = False
+        #: Markets that an endpoint refused: asking again would fail again.
+        self.refused: dict[str, set[str]] = {}
+        #: The refusal of the past, if it came: the plan does not change while we run.
+        self.no_past: HistoricalUnavailable | None = None
+        #: When the next call may go out, by the loop's clock.
+        self.free_at = 0.0
+        #: The most that a call of an endpoint cost beyond its forecast.
+        self.surprises: dict[Endpoint, int] = {}
+        self.skewed = False
+
+
 class OddsApi:
     """The provider's endpoints. Every method raises a `ProviderFailure` of the kind that fits."""
 
@@ -231,16 +321,27 @@ class OddsApi:
         self._session = session
         self._heard = heard
         self._config = config
-        #: Markets that an endpoint refused: asking again would fail again.
-        self._refused: dict[str, set[str]] = {}
+        self._ledger: Ledger = NoLedger()
+        self._line = _Line()
+
+    def charged_to(self, ledger: Ledger) -> Self:
+        """The same client, whose calls are reserved and settled in a ledger."""
+        other = copy.copy(self)
+        other._ledger = ledger
+        return other
 
     async def sports(self, everything: bool = False) -> Answer[tuple[Sport, ...]]:
         """Sports in season, or all. Free."""
-        return _converted(await self._get("/v4/sports", {"all": "true"} if everything else {}), tuple[Sport, ...])
+        return _converted(
+            await self._get(Asked(Endpoint.SPORTS, "/v4/sports"), {"all": "true"} if everything else {}),
+            tuple[Sport, ...],
+        )
 
     async def events(self, sport_key: str) -> Answer[tuple[Event, ...]]:
         """The events of a sport, without odds. Free."""
-        return _converted(await self._get(f"/v4/sports/{sport_key}/events", _ISO), tuple[Event, ...])
+        return _converted(
+            await self._get(Asked(Endpoint.EVENTS, f"/v4/sports/{sport_key}/events"), _ISO), tuple[Event, ...]
+        )
 
     async def odds(self, sport_key: str) -> Answer[object]:
         """The featured markets of every event of a sport, as `normalize` reads them."""
@@ -252,13 +353,17 @@ class OddsApi:
 
     async def event_markets(self, sport_key: str, event_id: str) -> Answer[EventMarkets]:
         """Which markets an event has, at which books."""
-        answer = await self._get(f"/v4/sports/{sport_key}/events/{event_id}/markets", {**self._sources(), **_ISO})
+        path = f"/v4/sports/{sport_key}/events/{event_id}/markets"
+        asked = Asked(Endpoint.EVENT_MARKETS, path, forecast(Endpoint.EVENT_MARKETS))
+        answer = await self._get(asked, {**self._sources(), **_ISO})
         return _converted(answer, EventMarkets)
 
     async def scores(self, sport_key: str, days_from: int | None = None) -> Answer[tuple[Score, ...]]:
         """Scores of events that are on, and of those finished in the last one to three days if asked for."""
         days = {} if days_from is None else {"daysFrom": str(days_from)}
-        return _converted(await self._get(f"/v4/sports/{sport_key}/scores", {**days, **_ISO}), tuple[Score, ...])
+        credits = forecast(Endpoint.SCORES, days_from=days_from)
+        asked = Asked(Endpoint.SCORES, f"/v4/sports/{sport_key}/scores", credits)
+        return _converted(await self._get(asked, {**days, **_ISO}), tuple[Score, ...])
 
     async def historical_odds(self, sport_key: str, at: datetime) -> Answer[Page[object]]:
         """The odds as they stood at a time or last before it."""
@@ -268,7 +373,9 @@ class OddsApi:
 
     async def historical_events(self, sport_key: str, at: datetime) -> Answer[Page[tuple[Event, ...]]]:
         """The events as they were known at a time or last before it."""
-        answer = _page(await self._get(f"/v4/historical/sports/{sport_key}/events", {"date": _iso(at), **_ISO}))
+        path = f"/v4/historical/sports/{sport_key}/events"
+        asked = Asked(Endpoint.HISTORICAL_EVENTS, path, forecast(Endpoint.HISTORICAL_EVENTS))
+        answer = _page(await self._get(asked, {"date": _iso(at), **_ISO}))
         data = _converted(_with_value(answer, answer.value.data), tuple[Event, ...]).value
         page = Page(answer.value.timestamp, answer.value.previous_timestamp, answer.value.next_timestamp, data)
         return _with_value(answer, page)
@@ -289,7 +396,7 @@ class OddsApi:
         self, endpoint: Endpoint, path: str, markets: Sequence[str], more: Mapping[str, str]
     ) -> Answer[object]:
         """Asks for odds; a market that the provider refuses is dropped, here and from now on."""
-        refused = self._refused.setdefault(_general(path), set())
+        refused = self._line.refused.setdefault(_general(path), set())
         while True:
             wanted = tuple(market for market in markets if market not in refused)
             if not wanted:
@@ -305,7 +412,7 @@ class OddsApi:
                 **more,
             }
             try:
-                answer = await self._get(path, parameters)
+                answer = await self._get(Asked(endpoint, path, self._config.cost(endpoint, len(wanted))), parameters)
             except InvalidMarkets as failure:
                 offending = set(failure.markets) & set(wanted)
                 if not offending:
@@ -313,30 +420,71 @@ class OddsApi:
                 log.error("the provider refuses markets, going on without", path=path, markets=sorted(offending))
                 refused |= offending
                 continue
-            self._reconcile(endpoint, path, len(wanted), answer.quota.last)
             return replace(answer, markets=wanted)
 
-    def _reconcile(self, endpoint: Endpoint, path: str, markets: int, cost: int | None) -> None:
-        """Counts what a call cost: what the provider says, or the forecast where it says nothing."""
-        regions, bookmakers = len(self._config.odds_api_regions), len(self._config.odds_api_bookmakers)
-        expected = forecast(endpoint, markets, regions, bookmakers)
-        credits_total.labels(endpoint.value).inc(expected if cost is None else max(0, cost))
-        if cost is not None and cost > expected:
-            log.warning("a call cost more than forecast", path=path, credits=cost, forecast=expected)
+    async def _get(self, asked: Asked, parameters: Mapping[str, str]) -> Answer[object]:
+        """The decoded body of a call, after as many attempts as the settings and the circuit allow."""
+        if self._line.no_past is not None and asked.path.startswith(_PAST):
+            raise HistoricalUnavailable(asked.path, self._line.no_past.detail)
+        state = self._line.circuit.state(self._now())
+        if state is State.OPEN or (state is State.HALF_OPEN and self._line.probing):
+            seconds_left = self._line.circuit.seconds_left(self._now())
+            raise CircuitOpen(asked.path, seconds_left / self._config.odds_api_clock_rate)
+        if state is State.CLOSED:
+            return await self._attempts(asked, parameters, self._config.odds_api_retry_attempts)
+        self._line.probing = True
+        circuit_state.set(State.HALF_OPEN)
+        try:
+            if asked.credits:
+                # What costs nothing is asked first: a provider that is still away takes no credits with it.
+                await self._attempts(Asked(Endpoint.SPORTS, "/v4/sports"), {}, 1, proves=False)
+            return await self._attempts(asked, parameters, 1)
+        finally:
+            self._line.probing = False
 
-    async def _get(self, path: str, parameters: Mapping[str, str]) -> Answer[object]:
-        """The decoded body of a call, after as many attempts as the settings allow."""
+    async def _attempts(
+        self, asked: Asked, parameters: Mapping[str, str], number: int, proves: bool = True
+    ) -> Answer[object]:
+        """A call with all its attempts, and what the circuit learns of it; `proves` if an answer closes it."""
         attempts = AsyncRetrying(
-            stop=stop_after_attempt(self._config.odds_api_retry_attempts),
+            stop=stop_after_attempt(number),
             wait=self._pause,
             retry=retry_if_exception(lambda error: isinstance(error, ProviderFailure) and error.passing),
             before_sleep=_log_retry,
             reraise=True,
         )
-        async for attempt in attempts:
-            with attempt:
-                return await self._attempt(path, parameters)
-        raise AssertionError("tenacity ends with a result or an error")
+        try:
+            async for attempt in attempts:
+                with attempt:
+                    answer = await self._attempt(asked, parameters, attempt.retry_state.attempt_number)
+        except (Unavailable, UnreadableBody):
+            self._learn(self._line.circuit.after_failure(self._now(), self._config.odds_api_circuit_seconds))
+            raise
+        except HistoricalUnavailable as failure:
+            self._line.no_past = failure
+            raise
+        except BudgetExhausted:
+            raise
+        except ProviderFailure:
+            # A refusal is an answer: the provider is there.
+            self._learn(Circuit.after_answer())
+            raise
+        if proves:
+            self._learn(Circuit.after_answer())
+        return answer
+
+    def _now(self) -> float:
+        """Seconds of the provider's time, from any beginning."""
+        return asyncio.get_running_loop().time() * self._config.odds_api_clock_rate
+
+    def _learn(self, circuit: Circuit) -> None:
+        before, self._line.circuit = self._line.circuit, circuit
+        if circuit.pause_seconds != before.pause_seconds:
+            log.error(
+                "the provider is left alone for a while" if circuit.pause_seconds else "the provider answers again",
+                pause_seconds=circuit.pause_seconds,
+            )
+        circuit_state.set(State.OPEN if circuit.pause_seconds else State.CLOSED)
 
     def _pause(self, state: RetryCallState) -> float:
         """Doubles with each attempt, with jitter so that pollers which failed together do not return together."""
@@ -347,12 +495,38 @@ class OddsApi:
         return min(LONGEST_PAUSE_SECONDS, pause) * random.uniform(1.0, 1.5)  # noqa: S311 - jitter is no secret
 
     @tracing.traced("provider call")
-    async def _attempt(self, path: str, parameters: Mapping[str, str]) -> Answer[object]:
-        key = self._config.odds_api_key
-        secret = "" if key is None else key.get_secret_value()
-        failure: ProviderFailure
+    async def _attempt(self, asked: Asked, parameters: Mapping[str, str], number: int) -> Answer[object]:
+        """One attempt: reserved, made, settled."""
+        asked = replace(asked, credits=asked.credits + self._line.surprises.get(asked.endpoint, 0))
+        reservation = await self._ledger.reserve(asked, number) if asked.credits else None
+        await self._take_turn()
+        outcome, quota = await self._exchange(asked, parameters)
+        self._reconcile(asked, quota.last)
+        await self._ledger.settle(reservation, quota)
+        if isinstance(outcome, ProviderFailure):
+            failures_total.labels(outcome.kind).inc()
+            raise outcome
+        return outcome
+
+    async def _take_turn(self) -> None:
+        """Waits until the provider's limit of calls a second lets another one go out."""
+        if not self._config.is_live_provider:
+            return
+        clock = asyncio.get_running_loop().time
+        turn = max(clock(), self._line.free_at)
+        self._line.free_at = turn + 1.0 / self._config.odds_api_requests_per_second
+        await asyncio.sleep(turn - clock())
+
+    async def _exchange(
+        self, asked: Asked, parameters: Mapping[str, str]
+    ) -> tuple[Answer[object] | ProviderFailure, Quota]:
+        """What came of one request, and what was said about credits: headers count even where the body broke off."""
+        path = asked.path
         # Of the address the path alone: the query holds the key.
         tracing.annotate(**{"http.request.method": "GET", "url.path": path})
+        key = self._config.odds_api_key
+        secret = "" if key is None else key.get_secret_value()
+        quota = Quota()
         try:
             async with self._session.get(
                 self._config.odds_api_base_url + path,
@@ -361,31 +535,67 @@ class OddsApi:
                 timeout=aiohttp.ClientTimeout(total=self._config.odds_api_http_timeout_seconds),
                 # A redirect would carry the key to an address that nobody chose.
                 allow_redirects=False,
+                middlewares=(_only_once,),
             ) as response:
+                quota = _quota(response.headers)
                 body = await response.read()
                 received_at = utc_now()
         except (TimeoutError, aiohttp.ClientError) as error:
             # Their texts hold the address, and the address holds the key.
-            failure = Unavailable(path, type(error).__name__)
-        else:
-            tracing.annotate(
-                **{
-                    "http.response.status_code": response.status,
-                    "http.response.body.size": len(body),
-                    "credits": _whole(response.headers.get("x-requests-last")),
-                }
-            )
-            if response.status == 200:
-                if self._heard is not None:
-                    self._heard(path, body)
-                decoded = _decoded(path, body)
-                if not isinstance(decoded, UnreadableBody):
-                    dated = _date(response.headers.get("Date"))
-                    return Answer(decoded, _quota(response.headers), received_at, dated)
-                failure = decoded
-            else:
-                failure = _refusal(path, response.status, body, secret)
-        raise failure
+            return Unavailable(path, type(error).__name__.removeprefix("_")), quota
+        tracing.annotate(
+            **{
+                "http.response.status_code": response.status,
+                "http.response.body.size": len(body),
+                "credits": quota.last,
+            }
+        )
+        dated = _date(response.headers.get("Date"))
+        self._compare_clocks(dated, received_at)
+        if response.status != 200:
+            return _refusal(path, response.status, body, secret), quota
+        if self._heard is not None:
+            self._heard(path, body)
+        decoded = _decoded(path, body)
+        return (decoded if isinstance(decoded, UnreadableBody) else Answer(decoded, quota, received_at, dated)), quota
+
+    def _reconcile(self, asked: Asked, cost: int | None) -> None:
+        """Counts what an attempt cost: what the provider says, or the forecast where it says nothing."""
+        credits_total.labels(asked.endpoint.value).inc(asked.credits if cost is None else max(0, cost))
+        if cost is not None and cost > asked.credits:
+            log.warning("a call cost more than forecast", path=asked.path, credits=cost, forecast=asked.credits)
+            surprises = self._line.surprises
+            surprises[asked.endpoint] = surprises.get(asked.endpoint, 0) + cost - asked.credits
+
+    def _compare_clocks(self, dated: datetime | None, received_at: datetime) -> None:
+        """Reports a provider's clock that is far from ours. Ours is used all the same: it is the one that is ours."""
+        if dated is None or self._config.odds_api_clock != "system":
+            return
+        skew = (dated - received_at).total_seconds()
+        clock_skew_seconds.set(skew)
+        skewed = abs(skew) > self._config.odds_api_clock_skew_seconds
+        if skewed:
+            clock_skews_total.inc()
+        if skewed != self._line.skewed:
+            self._line.skewed = skewed
+            log.error("the provider's clock and ours differ" if skewed else "the clocks agree again", skew_seconds=skew)
+
+
+_PAST = "/v4/historical/"
+
+
+class _BrokenConnectionError(aiohttp.ClientConnectionError):
+    """The connection broke; the request may have been answered all the same."""
+
+
+async def _only_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keeps aiohttp from repeating a request whose connection broke: nobody has reserved what that may cost."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        raise _BrokenConnectionError from None
 
 
 _ISO: Mapping[str, str] = {"dateFormat": "iso"}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -204,6 +204,15 @@ class Recorder:
                 self._cycles.kept(answered.poll, answered.quota, next(kept))
             else:
                 self._cycles.failed(answered.poll, EMPTY_BODY, answered.quota)
+
+    @property
+    def term(self) -> int:
+        """Of the lease that this holds."""
+        return self._lease.term
+
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction of the lease's holder, which takes turns with the others. Raises LeaseLost."""
+        return self._transaction()
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -6,7 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 import msgspec
@@ -17,8 +17,10 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Date,
     DateTime,
     Double,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -32,6 +34,7 @@ from sqlalchemy import (
     func,
     select,
     text,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql
@@ -41,6 +44,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 
 from services.ingest.bookmakers import AskedDecision, Decision, DecisionRefused, books_at, effective_from
+from services.ingest.cadence import Asks, Budget, Limit
+from services.ingest.cadence import Decision as CadenceDecision
 from services.ingest.changes import Disappearance, EventState, GoneQuote, HeldQuote, Snapshot
 from services.ingest.comparison import Comparison
 from services.ingest.health import BookHealth, SportHealth
@@ -262,6 +267,55 @@ poller_lease = Table(
     Column("holder", Text, nullable=False),
     Column("term", BigInteger, nullable=False),
     Column("expires_at", _MOMENT, nullable=False),
+)
+#: What was spent in each day and month (UTC): costs as reported, forecasts of calls that did not report, and of those
+#: under way. Its row is locked by whoever reserves.
+credit_budgets = Table(
+    "credit_budgets",
+    metadata,
+    Column("period", Text, primary_key=True),
+    Column("begins", Date, primary_key=True),
+    Column("spent", BigInteger, nullable=False),
+    #: Of a month: what the provider last said is left, less what was reserved since; null while it has said nothing.
+    Column("provider_remaining", BigInteger),
+)
+#: One row for each attempt of a call that may cost something, committed before it is made.
+credit_reservations = Table(
+    "credit_reservations",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("reserved_at", _MOMENT, nullable=False),
+    #: Of the poller's lease.
+    Column("term", BigInteger, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("sport_key", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("forecast", Integer, nullable=False),
+    #: What the provider said it cost; null while it is under way, and where it did not say.
+    Column("cost", Integer),
+    Column("settled_at", _MOMENT),
+    Index("credit_reservations_by_time", "reserved_at"),
+)
+#: How often each sport is asked now, and why.
+cadences = Table(
+    "cadences",
+    metadata,
+    Column("sport_key", Text, primary_key=True),
+    Column("decided_at", _MOMENT, nullable=False),
+    #: "odds", or only "events" while nothing is near or there are no credits.
+    Column("asks", Text, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("interval_seconds", Double, nullable=False),
+    Column("limited_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+#: Events that somebody wants to follow in play. Set by later stages, each under a name of its own.
+watched_events = Table(
+    "watched_events",
+    metadata,
+    Column("watcher", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("watched_at", _MOMENT, nullable=False, server_default=func.now()),
 )
 
 _LEASE = "poller"
@@ -703,6 +757,212 @@ def _united(stored: ColumnElement[Sequence[str]], given: ColumnElement[Sequence[
     word = func.unnest(func.array_cat(stored, given)).column_valued("word")
     united = select(func.array_agg(aggregate_order_by(word.distinct(), word))).scalar_subquery()
     return united[1:MARKETS_NAMED]
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What an attempt of a call may cost, and what for."""
+
+    endpoint: str
+    sport_key: str
+    credits: int
+    attempt: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Credits that may be spent in a day and in a month, both in UTC; None is no limit."""
+
+    day: int | None = None
+    month: int | None = None
+
+
+#: A call that has not reported after so long will not: later reports of what is left count it in.
+_UNDER_WAY = timedelta(minutes=5)
+
+
+async def reserve_credits(connection: AsyncConnection, spend: Spend, limits: Limits, now: datetime) -> int | Limit:
+    """The id of a reservation, or what forbids it; then nothing was reserved.
+
+    The rows of the day and the month stay locked until the transaction ends, so that two who reserve take turns.
+    """
+    budget = await _locked_budget(connection, limits, now)
+    limit = budget.limit_of(spend.credits)
+    if limit is not Limit.NOTHING:
+        return limit
+    await connection.execute(
+        update(credit_budgets)
+        .where(_is_period_of(now))
+        .values(
+            spent=credit_budgets.c.spent + spend.credits,
+            provider_remaining=credit_budgets.c.provider_remaining - spend.credits,
+        )
+    )
+    reservation: int = (
+        await connection.execute(
+            insert(credit_reservations)
+            .values(
+                reserved_at=now,
+                term=spend.term,
+                endpoint=spend.endpoint,
+                sport_key=spend.sport_key,
+                attempt=spend.attempt,
+                forecast=spend.credits,
+            )
+            .returning(credit_reservations.c.id)
+        )
+    ).scalar_one()
+    return reservation
+
+
+async def settle_credits(
+    connection: AsyncConnection, reservation: int, cost: int | None, remaining: int | None, now: datetime
+) -> None:
+    """Puts what a call cost in place of its forecast, which stays where the provider did not say. Once only."""
+    row = (
+        await connection.execute(
+            update(credit_reservations)
+            .where(credit_reservations.c.id == reservation, credit_reservations.c.settled_at.is_(None))
+            .values(cost=cost, settled_at=now)
+            .returning(credit_reservations.c.forecast, credit_reservations.c.reserved_at)
+        )
+    ).one_or_none()
+    if row is None:
+        return
+    await _lock_periods(connection, row.reserved_at)
+    if cost is not None and cost != row.forecast:
+        await connection.execute(
+            update(credit_budgets)
+            .where(_is_period_of(row.reserved_at))
+            .values(spent=credit_budgets.c.spent + (cost - row.forecast))
+        )
+    if remaining is not None and _month(row.reserved_at) == _month(now):
+        await _keep_remaining(connection, remaining, now)
+
+
+async def note_remaining(connection: AsyncConnection, remaining: int, now: datetime) -> None:
+    """The provider said, with an answer that was free, how many credits are left this month."""
+    await _lock_periods(connection, now)
+    await _keep_remaining(connection, remaining, now)
+
+
+async def load_budget(connection: AsyncConnection, limits: Limits, now: datetime) -> Budget:
+    """What is left of the day and the month."""
+    statement = select(credit_budgets).where(_is_period_of(now))
+    return _budget((await connection.execute(statement)).mappings(), limits)
+
+
+async def save_cadence(connection: AsyncConnection, sport_key: str, decision: CadenceDecision, now: datetime) -> None:
+    """Keeps how often a sport is asked from now on, and why."""
+    values = {
+        "sport_key": sport_key,
+        "decided_at": now,
+        "asks": decision.asks,
+        "phase": decision.phase,
+        "interval_seconds": decision.interval_seconds,
+        "limited_by": decision.limit,
+        "reason": decision.reason,
+    }
+    statement = insert(cadences).values(values)
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["sport_key"], set_={name: statement.excluded[name] for name in values}
+        )
+    )
+
+
+async def load_cadences(connection: AsyncConnection) -> dict[str, dict[str, object]]:
+    """How often each sport is asked, and why."""
+    return {row["sport_key"]: dict(row) for row in (await connection.execute(select(cadences))).mappings()}
+
+
+async def load_resting(connection: AsyncConnection) -> frozenset[str]:
+    """Sports that are not asked for on purpose: nothing of them is near, and their credits are not the reason."""
+    statement = select(cadences.c.sport_key).where(
+        cadences.c.asks == Asks.EVENTS, cadences.c.limited_by == Limit.NOTHING
+    )
+    return frozenset((await connection.scalars(statement)).all())
+
+
+async def load_starts(connection: AsyncConnection, sport_key: str, since: datetime) -> dict[str, datetime]:
+    """When the known events of a sport that are not over begin, or began after `since`."""
+    statement = select(games.c.event_id, games.c.commence_time).where(
+        games.c.sport_key == sport_key, games.c.gone.is_(False), games.c.commence_time > since
+    )
+    return {row.event_id: row.commence_time for row in await connection.execute(statement)}
+
+
+async def set_watched(connection: AsyncConnection, watcher: str, event_ids: Iterable[str]) -> None:
+    """From now on a watcher watches these events, and no others."""
+    wanted = sorted(set(event_ids))
+    await connection.execute(
+        delete(watched_events).where(watched_events.c.watcher == watcher, watched_events.c.event_id.not_in(wanted))
+    )
+    if wanted:
+        rows = [{"watcher": watcher, "event_id": event_id} for event_id in wanted]
+        await connection.execute(insert(watched_events).on_conflict_do_nothing(), rows)
+
+
+async def load_watched(connection: AsyncConnection) -> dict[str, tuple[str, ...]]:
+    """The watched events by id, each with its watchers."""
+    watchers: dict[str, list[str]] = {}
+    statement = select(watched_events.c.event_id, watched_events.c.watcher).order_by(*watched_events.primary_key)
+    for event_id, watcher in await connection.execute(statement):
+        watchers.setdefault(event_id, []).append(watcher)
+    return {event_id: tuple(watchers[event_id]) for event_id in sorted(watchers)}
+
+
+def _day(moment: datetime) -> date:
+    return moment.astimezone(UTC).date()
+
+
+def _month(moment: datetime) -> date:
+    return _day(moment).replace(day=1)
+
+
+def _is_period_of(moment: datetime) -> ColumnElement[bool]:
+    periods = [("day", _day(moment)), ("month", _month(moment))]
+    return tuple_(credit_budgets.c.period, credit_budgets.c.begins).in_(periods)
+
+
+async def _lock_periods(connection: AsyncConnection, moment: datetime) -> list[RowMapping]:
+    """The rows of a moment's day and month, made where they are missing; locked in this order by everybody."""
+    rows = [
+        {"period": period, "begins": begins, "spent": 0}
+        for period, begins in (("day", _day(moment)), ("month", _month(moment)))
+    ]
+    await connection.execute(insert(credit_budgets).values(rows).on_conflict_do_nothing())
+    statement = select(credit_budgets).where(_is_period_of(moment)).order_by(credit_budgets.c.period).with_for_update()
+    return list((await connection.execute(statement)).mappings())
+
+
+async def _locked_budget(connection: AsyncConnection, limits: Limits, now: datetime) -> Budget:
+    return _budget(await _lock_periods(connection, now), limits)
+
+
+def _budget(rows: Iterable[RowMapping], limits: Limits) -> Budget:
+    found = {row["period"]: row for row in rows}
+    spent = {period: row["spent"] for period, row in found.items()}
+    return Budget(
+        day=None if limits.day is None else limits.day - spent.get("day", 0),
+        month=None if limits.month is None else limits.month - spent.get("month", 0),
+        provider=found["month"]["provider_remaining"] if "month" in found else None,
+    )
+
+
+async def _keep_remaining(connection: AsyncConnection, remaining: int, now: datetime) -> None:
+    """What the provider said, less what has been reserved and not reported yet: it may not know of those calls."""
+    under_way = (
+        select(func.coalesce(func.sum(credit_reservations.c.forecast), 0))
+        .where(credit_reservations.c.settled_at.is_(None), credit_reservations.c.reserved_at > now - _UNDER_WAY)
+        .scalar_subquery()
+    )
+    await connection.execute(
+        update(credit_budgets)
+        .where(credit_budgets.c.period == "month", credit_budgets.c.begins == _month(now))
+        .values(provider_remaining=remaining - under_way)
+    )
 
 
 def _names(table: Table) -> list[str]:

@@ -80,6 +80,8 @@ class Reply:
     body: object = field(default_factory=list)
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: How much of the body comes before the connection breaks; None is all of it, and no break.
+    breaks_after: int | None = None
 
     def raw(self) -> bytes:
         """The body's bytes; text goes out as it is, so that a test can send what is no JSON."""
@@ -128,7 +130,7 @@ class FakeProvider:
         assert self._runner is not None
         await self._runner.cleanup()
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
         self.asked_at.append(asyncio.get_running_loop().time())
         if self._silent:
@@ -139,7 +141,21 @@ class FakeProvider:
         response = web.Response(
             body=reply.raw(), status=reply.status, content_type="application/json", headers=reply.headers
         )
+        if reply.breaks_after is not None:
+            return await self._break_off(request, reply, reply.breaks_after)
         response.enable_compression()
+        return response
+
+    @staticmethod
+    async def _break_off(request: web.Request, reply: Reply, after: int) -> web.StreamResponse:
+        """Headers that promise the whole body, a part of it, and the end of the connection."""
+        body = reply.raw()
+        response = web.StreamResponse(status=reply.status, headers={**reply.headers, "Content-Length": str(len(body))})
+        assert request.transport is not None
+        if after:
+            await response.prepare(request)
+            await response.write(body[:after])
+        request.transport.close()
         return response
 
     def _state_at(self, moment: datetime) -> dict[str, Any]:

@@ -274,3 +274,16 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
         return None
     since = moment - EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+#: Enough for every game of every sport on a day; a list that is longer is somebody's mistake.
+MOST_WATCHED = 1000
+
+
+def check_watched(request: pb.SetWatchedEventsRequest) -> None:
+    """Refuses a list without a name, and one that is too long. Raises InvalidArgument."""
+    if not request.watcher:
+        raise InvalidArgument(ErrorReason.INVALID_ARGUMENT, "watcher is empty: say who watches", field="watcher")
+    if len(request.event_ids) > MOST_WATCHED:
+        message = f"event_ids has {len(request.event_ids)} entries; at most {MOST_WATCHED} can be watched"
+        raise InvalidArgument(ErrorReason.INVALID_ARGUMENT, message, field="event_ids")

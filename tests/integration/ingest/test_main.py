@@ -47,6 +47,7 @@ async def test_it_polls_tells_and_answers(
         odds_api_key=SecretStr("key"),
         odds_api_base_url=provider.url,
         odds_api_clock_rate=600.0,
+        odds_api_poll_interval_seconds=60.0,
     )
     async with running(config) as ingest:
 

@@ -53,6 +53,7 @@ def config_for(provider: FakeProvider, **given: Any) -> Config:
         Config,
         odds_api_key=SecretStr("key"),
         odds_api_base_url=provider.url,
+        odds_api_poll_interval_seconds=60.0,
         odds_api_retry_attempts=1,
         odds_api_clock="provider",
         odds_api_clock_rate=1200.0,

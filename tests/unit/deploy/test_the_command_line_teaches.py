@@ -9,7 +9,7 @@ from deploy.cli import app
 
 COMMANDS = (
     *("demo", "replay", "up", "down", "status", "logs", "schema", "retention", "simulate"),
-    *("books", "kpis", "doctor", "record", "trace"),
+    *("books", "budget", "kpis", "doctor", "record", "trace"),
 )
 
 
@@ -42,6 +42,19 @@ def test_the_help_of_what_can_be_done_with_books_shows_an_example(stratum: CliRu
     assert f"Example: stratum books {command}" in " ".join(result.output.split())
 
 
+def test_a_budget_shows_what_a_schedule_costs_and_what_would_make_it_cheaper(
+    stratum: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ODDS_API_REGIONS", "us,eu")
+    (tmp_path / "tonight").write_text("2026-12-02T00:00:00Z\n2026-12-02T02:30:00Z\n")
+
+    shown = stratum.invoke(app, ["budget", "--starts", str(tmp_path / "tonight"), "--credits", "20000"]).output
+
+    assert "missed tip-offs" in shown
+    assert "largest gap before a tip" in shown
+    assert "a call costs 3 instead of 6" in " ".join(shown.split())
+
+
 def test_status_of_nothing_says_how_to_start_it_and_ends_with_three(stratum: CliRunner) -> None:
     result = stratum.invoke(app, ["status"])
 
@@ -66,6 +79,10 @@ def test_stopping_nothing_is_no_error(stratum: CliRunner) -> None:
         (["logs", "printer"], "Choose one of"),
         (["logs"], "stratum up"),
         (["schema"], "--check or --upgrade"),
+        (["budget", "--month", "December"], "write it as 2026-12"),
+        (["budget", "--starts", "no-such-file"], "cannot be read"),
+        (["budget", "--live"], "ODDS_API_KEY"),
+        (["simulate", "--fail", "sometimes"], "Choose one of"),
         (["schema", "--upgrade"], "stratum up"),
         (["retention"], "stratum up"),
         (["books"], "--ingest"),

@@ -73,3 +73,24 @@ def test_a_setting_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_asking_for_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="names no market"):
         Config(odds_api_markets=())
+
+
+@pytest.mark.parametrize(
+    ("address", "given", "limits"),
+    [
+        ("https://api.the-odds-api.com", {}, (1000, 20_000)),
+        ("https://api.the-odds-api.com", {"odds_api_month_credits": 100_000}, (5000, 100_000)),
+        ("https://api.the-odds-api.com", {"odds_api_day_credits": 700}, (700, 20_000)),
+        ("http://127.0.0.1:1", {}, (None, None)),
+        ("http://127.0.0.1:1", {"odds_api_month_credits": 40}, (2, 40)),
+    ],
+)
+def test_the_provider_has_a_budget_by_default_and_a_stand_in_has_none(
+    address: str, given: dict[str, int], limits: tuple[int | None, int | None]
+) -> None:
+    assert Config(odds_api_base_url=address, **given).limits == limits  # type: ignore[arg-type]  # of one field or another
+
+
+def test_exchanges_are_read_twice_as_often() -> None:
+    assert not Config().cadence.exchanges
+    assert Config(odds_api_bookmakers=("pinnacle", "novig")).cadence.exchanges

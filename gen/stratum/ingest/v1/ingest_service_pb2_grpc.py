@@ -65,6 +65,16 @@ class IngestServiceStub:
                 request_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.WithdrawBookRequest.SerializeToString,
                 response_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.WithdrawBookResponse.FromString,
                 _registered_method=True)
+        self.SetWatchedEvents = channel.unary_unary(
+                '/stratum.ingest.v1.IngestService/SetWatchedEvents',
+                request_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.SetWatchedEventsRequest.SerializeToString,
+                response_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.SetWatchedEventsResponse.FromString,
+                _registered_method=True)
+        self.ListWatchedEvents = channel.unary_unary(
+                '/stratum.ingest.v1.IngestService/ListWatchedEvents',
+                request_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListWatchedEventsRequest.SerializeToString,
+                response_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListWatchedEventsResponse.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer:
@@ -113,6 +123,21 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetWatchedEvents(self, request, context):
+        """Internal. From now on a watcher wants these events followed in play, and no others; games nobody watches are not
+        asked for once they have begun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWatchedEvents(self, request, context):
+        """Internal. Which events are followed in play, and for whom.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +170,16 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.WithdrawBook,
                     request_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.WithdrawBookRequest.FromString,
                     response_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.WithdrawBookResponse.SerializeToString,
+            ),
+            'SetWatchedEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetWatchedEvents,
+                    request_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.SetWatchedEventsRequest.FromString,
+                    response_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.SetWatchedEventsResponse.SerializeToString,
+            ),
+            'ListWatchedEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWatchedEvents,
+                    request_deserializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListWatchedEventsRequest.FromString,
+                    response_serializer=stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListWatchedEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +345,60 @@ class IngestService:
             '/stratum.ingest.v1.IngestService/WithdrawBook',
             stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.WithdrawBookRequest.SerializeToString,
             stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.WithdrawBookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetWatchedEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stratum.ingest.v1.IngestService/SetWatchedEvents',
+            stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.SetWatchedEventsRequest.SerializeToString,
+            stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.SetWatchedEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWatchedEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stratum.ingest.v1.IngestService/ListWatchedEvents',
+            stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListWatchedEventsRequest.SerializeToString,
+            stratum_dot_ingest_dot_v1_dot_ingest__service__pb2.ListWatchedEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

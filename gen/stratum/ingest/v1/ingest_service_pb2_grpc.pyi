@@ -28,6 +28,12 @@ class IngestServiceStub:
     """Internal. From a moment on, a bookmaker that is not in the canonical table counts."""
     WithdrawBook: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.WithdrawBookRequest, _ingest_service_pb2.WithdrawBookResponse]
     """Internal. From a moment on, a bookmaker that was admitted is quarantined again."""
+    SetWatchedEvents: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.SetWatchedEventsRequest, _ingest_service_pb2.SetWatchedEventsResponse]
+    """Internal. From now on a watcher wants these events followed in play, and no others; games nobody watches are not
+    asked for once they have begun.
+    """
+    ListWatchedEvents: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.ListWatchedEventsRequest, _ingest_service_pb2.ListWatchedEventsResponse]
+    """Internal. Which events are followed in play, and for whom."""
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     """What ingest answers."""
@@ -79,5 +85,23 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_ingest_service_pb2.WithdrawBookRequest, _abc.Awaitable[_ingest_service_pb2.WithdrawBookResponse]],
     ) -> _abc.Awaitable[_ingest_service_pb2.WithdrawBookResponse]:
         """Internal. From a moment on, a bookmaker that was admitted is quarantined again."""
+
+    @_abc_1.abstractmethod
+    def SetWatchedEvents(
+        self,
+        request: _ingest_service_pb2.SetWatchedEventsRequest,
+        context: _aio.ServicerContext[_ingest_service_pb2.SetWatchedEventsRequest, _abc.Awaitable[_ingest_service_pb2.SetWatchedEventsResponse]],
+    ) -> _abc.Awaitable[_ingest_service_pb2.SetWatchedEventsResponse]:
+        """Internal. From now on a watcher wants these events followed in play, and no others; games nobody watches are not
+        asked for once they have begun.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWatchedEvents(
+        self,
+        request: _ingest_service_pb2.ListWatchedEventsRequest,
+        context: _aio.ServicerContext[_ingest_service_pb2.ListWatchedEventsRequest, _abc.Awaitable[_ingest_service_pb2.ListWatchedEventsResponse]],
+    ) -> _abc.Awaitable[_ingest_service_pb2.ListWatchedEventsResponse]:
+        """Internal. Which events are followed in play, and for whom."""
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _aio.Server) -> None: ...
