@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import msgspec
-
 from services.consensus.board import BoardRules, step
+from services.consensus.events import dump_state, load_state
 from services.consensus.keeping import forgotten
 from services.consensus.model import EventState
 from services.consensus.testing import NOW, SPREADS, Feed
@@ -23,22 +22,22 @@ def a_game() -> tuple[Feed, EventState]:
 
 def test_a_game_that_nobody_observes_any_more_keeps_its_count_and_nothing_else() -> None:
     _, state = a_game()
-    stub = forgotten(msgspec.msgpack.encode(state), LATER)
+    stub = forgotten(dump_state(state), LATER)
     assert stub is not None
-    assert msgspec.msgpack.decode(stub, type=EventState) == EventState(revision=2)
+    assert load_state(stub) == EventState(revision=2)
     assert forgotten(stub, LATER) is None
 
 
 def test_a_game_that_was_observed_since_is_remembered() -> None:
     _, state = a_game()
-    assert forgotten(msgspec.msgpack.encode(state), NOW) is None
+    assert forgotten(dump_state(state), NOW) is None
 
 
 def test_a_game_that_returns_has_all_its_markets_and_goes_on_counting() -> None:
     feed, state = a_game()
-    stub = forgotten(msgspec.msgpack.encode(state), LATER)
+    stub = forgotten(dump_state(state), LATER)
     assert stub is not None
-    back = step(msgspec.msgpack.decode(stub, type=EventState), feed.observe(keyframe=True), BoardRules())
+    back = step(load_state(stub), feed.observe(keyframe=True), BoardRules())
     assert back.state.revision == 3
     assert back.published == (SPREADS,)
     assert len(back.quote_points) == len(LINES)

@@ -45,6 +45,8 @@ def test_every_annotated_rpc_is_in_it_and_no_internal_one(document):
         "RequestKeyframes",
         "ListQuarantinedBooks",
         "ListBookDecisions",
+        "SetWatchedEvents",
+        "ListWatchedEvents",
         "AdmitBook",
         "WithdrawBook",
     }

@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
-
 from services.ingest.changes import Coverage, EventState, Poll, Step, observe_poll
 from services.ingest.keeping import forgotten
 from services.ingest.normalize import normalize
+from services.ingest.store import StateRows, state_from
 from services.ingest.testing import SPORT, START, a_book, an_event, minutes, spreads
 
 ANOTHER_GAME = an_event(a_book("betmgm", spreads(-2.5)), event_id="another")
@@ -30,16 +29,16 @@ def a_gone_game() -> EventState:
 
 
 def kept(state: EventState, before: datetime) -> EventState | None:
-    stub = forgotten(msgspec.msgpack.encode(state), before)
-    return None if stub is None else msgspec.msgpack.decode(stub, type=EventState)
+    stub = forgotten(StateRows().row(state), before)
+    return None if stub is None else state_from(stub)
 
 
 def test_a_game_that_is_long_gone_loses_its_quotes_and_nothing_else() -> None:
     gone = a_gone_game()
     stub = kept(gone, START + minutes(2))
-    assert gone.quotes
+    assert gone.absent
     assert stub is not None
-    assert stub.quotes == ()
+    assert (stub.quotes, stub.absent) == ((), ())
     assert (stub.revision, stub.home_team, stub.gone) == (gone.revision, gone.home_team, True)
 
 
