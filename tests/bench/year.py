@@ -97,8 +97,8 @@ STATEMENTS: Mapping[str, LiteralString] = {
             SELECT event_id, '{SPORT}', home, away, tip, least(tip + interval '150 min', %(now)s), tip <= %(now)s,
                 ARRAY['h2h', 'spreads', 'totals'], CASE WHEN tip + interval '150 min' < %(now)s THEN 0 ELSE 15 END,
                 tip - interval '3 days' FROM year.game;
-        INSERT INTO consensus.current_market (event_id, market, player, sport_key, observed_at, view)
-            SELECT event_id, market, '', '{SPORT}', observed_at, decode(repeat(md5(event_id), 90), 'hex')
+        INSERT INTO consensus.current_market (event_id, market, player, sport_key)
+            SELECT event_id, market, '', '{SPORT}'
             FROM consensus.games, {_MARKETS} AS market (market) WHERE books > 0;
         INSERT INTO consensus.event_state (event_id, partition, applied_revision, awaiting_keyframe, state)
             SELECT event_id, 0, 4000, false, decode(repeat(md5(event_id), CASE WHEN books = 0 THEN 3 ELSE 900 END),

@@ -254,11 +254,7 @@ def test_a_market_whose_end_nobody_told_is_no_present_one_and_its_game_is_over(s
                 "markets, books) VALUES (%s, 'nba', 'Home', 'Away', %s, false, '{h2h}', 5)",
                 [event_id, seen],
             )
-            # The steady one's market has not changed for long either.
-            connection.execute(
-                "INSERT INTO consensus.current_market VALUES (%s, 'h2h', '', 'nba', %s, '')",
-                [event_id, NOW - timedelta(days=31)],
-            )
+            connection.execute("INSERT INTO consensus.current_market VALUES (%s, 'h2h', '', 'nba')", [event_id])
     assert stored.retention()["consensus.current_market"].rows_removed == 1
     assert stored.rows("SELECT event_id FROM consensus.current_market") == [("steady",)]
     assert stored.rows("SELECT event_id, books FROM consensus.games ORDER BY event_id") == [
