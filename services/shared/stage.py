@@ -310,7 +310,8 @@ class Stage(Generic[M, S]):
             if arrival.revision <= event.applied_revision:
                 batch.repeated += 1
                 return
-            broken = event.awaiting_keyframe or arrival.previous_revision != event.applied_revision
+            # What follows exactly on what was applied heals a gap as a keyframe does: it is what was missing.
+            broken = arrival.previous_revision != event.applied_revision
             if broken and not arrival.keyframe:
                 batch.gaps += not event.awaiting_keyframe
                 self._await_keyframe(batch, event, delivery.event_id)
