@@ -11,7 +11,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 from uuid import uuid4
 
@@ -105,6 +105,8 @@ class StreamState:
     identity: str
     first_sequence: int
     last_sequence: int
+    #: How much of what it may hold it holds.
+    filled: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,10 @@ def partition_of(event_id: str) -> int:
 class Bus:
     """A connection to the broker. Reconnects by itself; readers break off when it is lost, and are made anew."""
 
-    def __init__(self, client: Client, monitor_url: str, timeout_seconds: float) -> None:
+    def __init__(self, client: Client, monitor_url: str, timeout_seconds: float, stream_max_bytes: int = 0) -> None:
+        """`stream_max_bytes` above 0 lowers every stream's own limit to it."""
         self._client = client
+        self._stream_max_bytes = stream_max_bytes
         self._manager = client.jsm(timeout=timeout_seconds)
         self._monitor_url = monitor_url
         self._timeout = timeout_seconds
@@ -151,6 +155,8 @@ class Bus:
 
     async def ensure_stream(self, spec: StreamSpec) -> StreamState:
         """Makes the stream, or brings its limits up to date; the messages in it stay."""
+        if self._stream_max_bytes:
+            spec = replace(spec, max_bytes=min(spec.max_bytes, self._stream_max_bytes))
         try:
             return _state(await self._manager.add_stream(spec.configuration()))
         except nats.js.errors.BadRequestError:
@@ -173,6 +179,14 @@ class Bus:
         """Removes a stream and everything in it; one that is not there is fine."""
         with suppress(nats.js.errors.NotFoundError):
             await self._manager.delete_stream(spec.name)
+
+    async def remove_read(self, spec: StreamSpec, through: int, partition: int | None = None) -> None:
+        """Removes the messages up to a sequence, of one partition or of all, to make room."""
+        subject = None if partition is None else f"{spec.root}.{partition}.*"
+        try:
+            await self._manager.purge_stream(spec.name, seq=through + 1, subject=subject)
+        except nats.errors.Error as error:
+            raise BusError(f"the stream {spec.name} cannot be cleared: {error}") from error
 
     async def last_sequence(self, spec: StreamSpec, partition: int) -> int:
         """The sequence of a partition's newest message; 0 when it holds none."""
@@ -431,7 +445,13 @@ class Reader:
 
 def _state(info: StreamInfo) -> StreamState:
     assert info.created is not None
-    return StreamState(info.created.isoformat(), info.state.first_seq, info.state.last_seq)
+    limit = info.config.max_bytes or 0
+    return StreamState(
+        info.created.isoformat(),
+        info.state.first_seq,
+        info.state.last_seq,
+        info.state.bytes / limit if limit > 0 else 0.0,
+    )
 
 
 @asynccontextmanager
@@ -465,7 +485,7 @@ async def open_bus(config: ServiceConfig) -> AsyncIterator[Bus]:
             )
     except TimeoutError:
         raise BusError("the broker cannot be reached") from None
-    bus = Bus(client, config.nats_monitor_url, config.nats_timeout_seconds)
+    bus = Bus(client, config.nats_monitor_url, config.nats_timeout_seconds, config.nats_stream_max_bytes)
     try:
         yield bus
     finally:

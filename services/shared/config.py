@@ -62,6 +62,8 @@ class ServiceConfig(BaseSettings):
     nats_url: str = "nats://127.0.0.1:4222"
     nats_monitor_url: str = "http://127.0.0.1:8222"
     nats_timeout_seconds: float = Field(default=5.0, gt=0)
+    #: The most that any one stream may hold, where the broker's disk is smaller than the streams' own limits; 0: those.
+    nats_stream_max_bytes: int = Field(default=0, ge=0)
     grpc_host: str = "127.0.0.1"
     grpc_port: int = Field(default=50050, ge=0, le=65535)
     grpc_default_deadline_seconds: float = Field(default=15.0, gt=0)
