@@ -41,6 +41,8 @@ log = logger(__name__)
 ALL_PARTITIONS = tuple(range(PARTITIONS))
 #: What the broker accepts in one atomic batch is 1000; half of it keeps a batch's fsync short.
 ATOMIC_BATCH = 500
+#: How the broker says that a stream ends elsewhere than expected.
+_WRONG_LAST_SEQUENCE = 10071
 _PULL_EXPIRES_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 1.0
 #: Three heartbeats missed: the consumer or the server is gone.
@@ -51,6 +53,10 @@ _FORBIDDEN_IN_TOKEN = frozenset(".*> \t\r\n")
 
 class BusError(Exception):
     """The bus did not do what was asked, in time. Trying again later may help."""
+
+
+class StreamMovedError(BusError):
+    """The stream does not end where the publisher thought: somebody else publishes too, or it is another stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,8 @@ class StreamSpec:
     max_age_seconds: float = 7 * 86_400.0
     #: How long the broker itself recognises a repeated message id. A convenience: correctness rests on revisions.
     duplicate_window_seconds: float = 120.0
+    #: Its reader makes room in it, so its limit may be lowered; without one it would only be full the sooner.
+    has_reader: bool = True
 
     @property
     def root(self) -> str:
@@ -95,7 +103,7 @@ class StreamSpec:
 
 OBSERVATIONS = StreamSpec("OBSERVATIONS")
 MARKETS = StreamSpec("MARKETS")
-SIGNALS = StreamSpec("SIGNALS", max_bytes=1024**3, max_age_seconds=30 * 86_400.0)
+SIGNALS = StreamSpec("SIGNALS", max_bytes=1024**3, max_age_seconds=30 * 86_400.0, has_reader=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +153,7 @@ class Bus:
     """A connection to the broker. Reconnects by itself; readers break off when it is lost, and are made anew."""
 
     def __init__(self, client: Client, monitor_url: str, timeout_seconds: float, stream_max_bytes: int = 0) -> None:
-        """`stream_max_bytes` above 0 lowers every stream's own limit to it."""
+        """`stream_max_bytes` above 0 lowers the limit of every stream that has a reader to it."""
         self._client = client
         self._stream_max_bytes = stream_max_bytes
         self._manager = client.jsm(timeout=timeout_seconds)
@@ -155,7 +163,7 @@ class Bus:
 
     async def ensure_stream(self, spec: StreamSpec) -> StreamState:
         """Makes the stream, or brings its limits up to date; the messages in it stay."""
-        if self._stream_max_bytes:
+        if self._stream_max_bytes and spec.has_reader:
             spec = replace(spec, max_bytes=min(spec.max_bytes, self._stream_max_bytes))
         try:
             return _state(await self._manager.add_stream(spec.configuration()))
@@ -198,25 +206,36 @@ class Bus:
             raise BusError(f"the stream {spec.name} does not answer: {error}") from error
         return message.seq or 0
 
-    async def publish(self, spec: StreamSpec, messages: Sequence[Outgoing]) -> None:
-        """Stores the messages in order and returns when the broker has them all on disk.
+    async def publish(self, spec: StreamSpec, messages: Sequence[Outgoing], expected_last: int | None = None) -> int:
+        """Stores the messages in order and returns when the broker has them all on disk: the sequence of the last.
 
         Each slice of 500 is stored whole or not at all. When the broker refuses a slice, because it knows one of its
         messages already or because it is full, its messages go singly, so that the known ones are recognised one by
         one and the first that cannot be stored ends the call with BusError: nothing behind it has been sent.
+
+        With `expected_last` nothing is stored unless the stream ends there, and each message behind the one before:
+        StreamMovedError says that it does not.
         """
+        last = 0
         for start in range(0, len(messages), ATOMIC_BATCH):
             batch = messages[start : start + ATOMIC_BATCH]
-            if len(batch) == 1 or not await self._publish_batch(spec, batch):
-                for message in batch:
-                    await self._publish_single(spec, message)
+            stored = await self._publish_batch(spec, batch, expected_last) if len(batch) > 1 else None
+            if stored is None:
+                stored = await self._publish_singly(spec, batch, expected_last)
+            last = max(last, stored)
+            expected_last = None if expected_last is None else max(expected_last, stored)
             metrics.outbox_published.labels(spec.name).inc(len(batch))
+        return last
 
-    async def _publish_batch(self, spec: StreamSpec, batch: Sequence[Outgoing]) -> bool:
+    async def _publish_batch(
+        self, spec: StreamSpec, batch: Sequence[Outgoing], expected_last: int | None
+    ) -> int | None:
+        """The sequence of the last; None when the broker refuses the batch."""
         identity = uuid4().hex
         *others, last = enumerate(batch, start=1)
         for number, message in others:
-            await self._send(spec, message, {"Nats-Batch-Id": identity, "Nats-Batch-Sequence": str(number)})
+            expected = _expecting(expected_last) if number == 1 else {}
+            await self._send(spec, message, {"Nats-Batch-Id": identity, "Nats-Batch-Sequence": str(number), **expected})
         number, message = last
         acknowledgement = await self._ask(
             spec,
@@ -226,15 +245,23 @@ class Bus:
         refusal = acknowledgement.get("error")
         if refusal:
             log.info("batch refused, sending singly", stream=spec.name, messages=len(batch), refusal=refusal)
-        return not refusal
+            return None
+        return int(acknowledgement.get("seq", 0))
 
-    async def _publish_single(self, spec: StreamSpec, message: Outgoing) -> None:
-        acknowledgement = await self._ask(spec, message, {})
-        refusal = acknowledgement.get("error")
-        if refusal:
-            raise BusError(f"{spec.name} does not take {message.message_id}: {refusal.get('description', refusal)}")
-        if acknowledgement.get("duplicate"):
-            metrics.outbox_repeated.labels(spec.name).inc()
+    async def _publish_singly(self, spec: StreamSpec, batch: Sequence[Outgoing], expected_last: int | None) -> int:
+        last = 0
+        for message in batch:
+            acknowledgement = await self._ask(spec, message, _expecting(expected_last))
+            refusal = acknowledgement.get("error")
+            if refusal:
+                kind = StreamMovedError if refusal.get("err_code") == _WRONG_LAST_SEQUENCE else BusError
+                raise kind(f"{spec.name} does not take {message.message_id}: {refusal.get('description', refusal)}")
+            last = max(last, int(acknowledgement.get("seq", 0)))
+            if acknowledgement.get("duplicate"):
+                metrics.outbox_repeated.labels(spec.name).inc()
+            elif expected_last is not None:
+                expected_last = last
+        return last
 
     def _headers(self, spec: StreamSpec, message: Outgoing, batch: dict[str, str]) -> dict[str, str]:
         return {"Nats-Msg-Id": message.message_id, "Nats-Expected-Stream": spec.name, **batch}
@@ -441,6 +468,10 @@ class Reader:
             self._arrived.set()
             return
         self.break_off(headers.get("Description", f"status {status}"))
+
+
+def _expecting(last: int | None) -> dict[str, str]:
+    return {} if last is None else {"Nats-Expected-Last-Sequence": str(last)}
 
 
 def _state(info: StreamInfo) -> StreamState:

@@ -1,9 +1,10 @@
 """Messages that were decided in a transaction and leave after it: kept in the same commit, published in order.
 
 What was published stays for a while, because a stream can be lost with what nobody has read yet: somebody deletes it,
-or it comes back from an older copy. After each publishing the stream is asked which one it is and how far it goes. If
-it is another one, or ends before where it ended already, everything that is kept is published again; consumers know by
-its revision what they have applied, and apply what they had missed.
+or it comes back from an older copy. Before each publishing the stream is asked which one it is and how far it goes, and
+takes nothing unless it still goes just so far. If it is another one, or ends before where it ended already, everything
+that is kept is published again, and first: consumers know by its revision what they have applied, and apply what they
+had missed before a keyframe could make them pass over it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from services.shared.bus import (
     ATOMIC_BATCH,
     Bus,
     Outgoing,
+    StreamMovedError,
     StreamSpec,
     StreamState,
     is_token,
@@ -33,6 +35,9 @@ log = logger(__name__)
 #: About so many of the newest messages stay after they were published. A consumer that is further behind when the
 #: stream is lost has a gap, which the next keyframe heals.
 KEPT_MESSAGES = 50_000
+TRIM_EVERY = 1_000
+#: So often in a row a publisher waits for the stream to end where it was seen to end.
+MOVED_AT_MOST = 5
 
 
 class Outbox:
@@ -51,6 +56,7 @@ class Outbox:
         self._kept_messages = kept_messages
         #: False after a start and after every failure, when the stream may be gone.
         self._stream_is_there = False
+        self._trimmed = 0
         table, position = tables.outbox.fullname, tables.outbox_position.fullname
         owned = "partition = ANY(CAST(:partitions AS smallint[]))"
         # ruff: noqa: S608 - the only names put into these statements are those of our own tables
@@ -69,15 +75,18 @@ class Outbox:
             f"WHERE {owned} AND (stream_identity <> :identity OR sequence > :last)"
         )
         self._oldest = text(
-            f"SELECT id, event_id, message_id, payload, stream_identity FROM {table} JOIN {position} USING (partition) "
-            f"WHERE {owned} AND id > published_id AND id > (SELECT min(published_id) FROM {position} WHERE {owned}) "
-            f"ORDER BY id LIMIT {ATOMIC_BATCH}"
+            f"SELECT id, event_id, message_id, payload, stream_identity, sequence FROM {table} "
+            f"JOIN {position} USING (partition) WHERE {owned} AND id > published_id "
+            f"AND id > (SELECT min(published_id) FROM {position} WHERE {owned}) ORDER BY id LIMIT {ATOMIC_BATCH}"
         )
         self._advance = text(
             f"UPDATE {position} SET sequence = greatest(sequence, :last), published_id = greatest(published_id, :id) "
             f"WHERE {owned} AND stream_identity = :identity"
         )
         self._trim = text(f"DELETE FROM {table} WHERE {owned} AND id <= :id")
+        self._of_event = text(
+            f"SELECT event_id, message_id, payload FROM {table} WHERE event_id = :event_id ORDER BY id"
+        )
         self._any = text(
             f"SELECT EXISTS (SELECT FROM {table} AS message LEFT JOIN {position} AS held USING (partition) "
             f"WHERE {owned} AND (held.partition IS NULL OR message.id > held.published_id "
@@ -108,25 +117,29 @@ class Outbox:
         publishing and noting it, the next call publishes again, and the bus or the revision says that it was a repeat.
         """
         if not self._stream_is_there:
-            stream = await self._bus.ensure_stream(self.target)
+            await self._bus.ensure_stream(self.target)
             async with self._database.begin() as connection:
-                await self._is_anew(connection, partitions, stream)
+                await connection.execute(self._add_positions, {"partitions": list(partitions)})
         self._stream_is_there = False
-        published = 0
+        published = moved = 0
         while True:
             async with self._database.begin() as connection:
                 rows = (await connection.execute(self._oldest, {"partitions": list(partitions)})).all()
-            if rows:
-                await self._bus.publish(self.target, [_outgoing(row) for row in rows])
-                published += len(rows)
             stream = await self._bus.stream_state(self.target)
-            async with self._database.begin() as connection:
-                # What a crash undoes of this costs a repeat, so it need not wait for the disk.
-                await connection.execute(text("SET LOCAL synchronous_commit = off"))
-                if await self._is_anew(connection, partitions, stream):
+            if await self._begins_anew(partitions, stream, rows):
+                continue
+            if rows:
+                # Unless the stream still ends there, it may be another by now, and what is missing must come first.
+                # Where others publish as well it seldom does; then the last look has to do.
+                expected = stream.last_sequence if moved < MOVED_AT_MOST else None
+                try:
+                    last = await self._bus.publish(self.target, [_outgoing(row) for row in rows], expected)
+                except StreamMovedError:
+                    moved += 1
                     continue
-                if rows:
-                    await self._note(connection, partitions, stream, rows[-1].id)
+                await self._note(partitions, stream, last, rows[-1].id)
+                published += len(rows)
+                moved = 0
             if len(rows) < ATOMIC_BATCH:
                 self._stream_is_there = True
                 return published
@@ -139,31 +152,45 @@ class Outbox:
                 self._any, {"partitions": list(partitions), "identity": stream.identity, "last": stream.last_sequence}
             )
 
-    async def _is_anew(self, connection: AsyncConnection, partitions: Sequence[int], stream: StreamState) -> bool:
-        """Whether the stream is not the one, or not all of the one, that was published to; then all begins anew."""
-        await connection.execute(self._add_positions, {"partitions": list(partitions)})
-        begun = await connection.execute(
-            self._begin_anew,
-            {"partitions": list(partitions), "identity": stream.identity, "last": stream.last_sequence},
-        )
-        anew = begun.rowcount > 0
-        if anew:
-            log.info("publishing from the beginning of what is kept", stream=self.target.name, identity=stream.identity)
-        return anew
+    async def kept_of(self, event_id: str) -> list[Outgoing]:
+        """What is kept of an event's messages, oldest first. Reads the whole table: for a person, not for a stage."""
+        async with self._database.begin() as connection:
+            rows = await connection.execute(self._of_event, {"event_id": event_id})
+            return [Outgoing(row.event_id, row.message_id, row.payload) for row in rows]
 
-    async def _note(
-        self, connection: AsyncConnection, partitions: Sequence[int], stream: StreamState, newest: int
-    ) -> None:
-        await connection.execute(
-            self._advance,
-            {
-                "partitions": list(partitions),
-                "identity": stream.identity,
-                "last": stream.last_sequence,
-                "id": newest,
-            },
-        )
-        await connection.execute(self._trim, {"partitions": list(partitions), "id": newest - self._kept_messages})
+    async def _begins_anew(self, partitions: Sequence[int], stream: StreamState, rows: Sequence[Any]) -> bool:
+        """Whether the stream is not the one, or not all of the one, that was published to; then all begins anew."""
+        if rows and all(
+            row.stream_identity == stream.identity and row.sequence <= stream.last_sequence for row in rows
+        ):
+            return False
+        async with self._database.begin() as connection:
+            begun = await connection.execute(
+                self._begin_anew,
+                {"partitions": list(partitions), "identity": stream.identity, "last": stream.last_sequence},
+            )
+        if begun.rowcount:
+            log.info("publishing from the beginning of what is kept", stream=self.target.name, identity=stream.identity)
+        return begun.rowcount > 0
+
+    async def _note(self, partitions: Sequence[int], stream: StreamState, last: int, newest: int) -> None:
+        async with self._database.begin() as connection:
+            # What a crash undoes of this costs a repeat, so it need not wait for the disk.
+            await connection.execute(text("SET LOCAL synchronous_commit = off"))
+            await connection.execute(
+                self._advance,
+                {
+                    "partitions": list(partitions),
+                    "identity": stream.identity,
+                    "last": max(last, stream.last_sequence),
+                    "id": newest,
+                },
+            )
+            if newest - self._trimmed >= min(TRIM_EVERY, self._kept_messages):
+                await connection.execute(
+                    self._trim, {"partitions": list(partitions), "id": newest - self._kept_messages}
+                )
+                self._trimmed = newest
 
 
 def _outgoing(row: Any) -> Outgoing:

@@ -4,8 +4,8 @@ A stream is kept by size and age and refuses what does not fit, so nothing unrea
 age alone, a stream that was filled in an hour would hold up its producer for a week. What is removed here was committed
 by the stage that reads the stream; what a lost stream needs again is in its producer's outbox.
 
-Each stream has one reader (OBSERVATIONS: consensus, MARKETS: signals), whose workers share its partitions. A second kind
-of reader would have to be asked as well.
+Each stream has one reader (OBSERVATIONS: consensus, MARKETS: signals), whose workers share its partitions. A second
+kind of reader would have to be asked as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from services.shared.tables import StageTables
 
 log = logger(__name__)
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 1.0
 #: Below this share of its limit a stream is left alone: what is in it can still be looked at.
 LEFT_ALONE = 0.5
 
@@ -32,7 +32,7 @@ LEFT_ALONE = 0.5
 async def keep_room(
     database: Database, bus: Bus, tables: StageTables, source: StreamSpec, partitions: Sequence[int]
 ) -> NoReturn:
-    """Looks every few seconds, for ever. A look that fails is made up for by the next."""
+    """Looks every second, for ever. A look that fails is made up for by the next."""
     while True:
         try:
             await make_room(database, bus, tables, source, partitions)
@@ -58,10 +58,16 @@ async def make_room(
     stream = await bus.stream_state(source)
     if stream.filled < LEFT_ALONE or any(row.stream_identity != stream.identity for row in held):
         return False
+    if not held or max(row.sequence for row in held) < stream.first_sequence:
+        return False
     if len(held) == len(ALL_PARTITIONS):
         await bus.remove_read(source, min(row.sequence for row in held))
     else:
         for row in held:
             await bus.remove_read(source, row.sequence, row.partition)
+    if (await bus.stream_state(source)).identity != stream.identity:
+        # It was made anew in between, so what went may not have been read: its producer shall fill another one.
+        await bus.delete_stream(source)
+        return False
     log.info("made room", stream=source.name, filled=round(stream.filled, 3))
     return True

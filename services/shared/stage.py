@@ -30,7 +30,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.shared import metrics
-from services.shared.bus import ALL_PARTITIONS, Bus, Delivery, Outgoing, Reader, StreamSpec, StreamState
+from services.shared.bus import ALL_PARTITIONS, Bus, BusError, Delivery, Outgoing, Reader, StreamSpec, StreamState
 from services.shared.database import Database
 from services.shared.errors import Malformed
 from services.shared.logging import logger
@@ -210,12 +210,16 @@ class Stage(Generic[M, S]):
         async with self._bus.read(
             self._source, min(positions.values()), self._partitions, window=2 * self._batch_size
         ) as reader:
+            # The reader is of the stream that is there now: positions in the one before would pass over its beginning.
+            if (await self._bus.stream_state(self._source)).identity != identity:
+                raise BusError(f"{self._source.name} was made anew meanwhile")
             while True:
                 self._note_lag(reader)
                 deliveries = await reader.next_batch(self._batch_size, _WAIT_SECONDS)
                 if deliveries:
                     positions = await self._apply(identity, positions, deliveries)
-                    await self._publish()
+                # When nothing came too: the stream that we publish to may be another one by now.
+                await self._publish()
                 self._failures = 0
 
     async def _publish(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -70,13 +71,31 @@ async def test_positions_in_another_stream_clear_nothing(database: Database, bus
     assert len(await stored(bus, NARROW)) == 30
 
 
+async def test_a_stream_made_anew_while_it_is_cleared_is_given_up_for_its_producer_to_fill_again(
+    database: Database, bus: Bus, narrow: str, monkeypatch: pytest.MonkeyPatch
+):
+    clear = bus.remove_read
+
+    async def made_anew_meanwhile(*given: Any) -> None:
+        await bus.delete_stream(NARROW)
+        await bus.ensure_stream(NARROW)
+        await bus.publish(NARROW, [Outgoing("event0", str(n), b"not read yet") for n in range(30)])
+        await clear(*given)
+
+    monkeypatch.setattr(bus, "remove_read", made_anew_meanwhile)
+    await stand_at(database, narrow, 20)
+    assert not await make_room(database, bus, stage, NARROW)
+    with pytest.raises(BusError, match="does not answer"):
+        await bus.stream_state(NARROW)
+
+
 async def test_a_stream_with_room_is_left_alone(database: Database, bus: Bus):
     await bus.publish(OBSERVATIONS, [Outgoing("event", "1", b"x")])
     await stand_at(database, (await bus.stream_state(OBSERVATIONS)).identity, 1)
     assert not await make_room(database, bus, stage, OBSERVATIONS, ALL_PARTITIONS)
 
 
-async def test_a_setting_lowers_the_limit_of_every_stream(nats_server: NatsServer, bus: Bus):
+async def test_a_setting_lowers_the_limit_of_a_stream(nats_server: NatsServer, bus: Bus):
     config = ServiceConfig(
         nats_url=nats_server.url, nats_monitor_url=nats_server.monitor_url, nats_stream_max_bytes=2000
     )
