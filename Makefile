@@ -32,7 +32,7 @@ status: $(READY) ## What runs, and where
 	@$(BIN)/stratum status
 
 ##@ Test it
-.PHONY: test test-unit test-integration test-e2e check lint types contracts bench
+.PHONY: test test-unit test-integration test-e2e check lint types contracts bench faults
 test: test-unit test-integration test-e2e ## All three floors
 
 test-unit: $(READY) ## Nothing outside the process; seconds
@@ -68,6 +68,9 @@ current: $(READY) $(THIRD_PARTY) ## Generated stubs and OpenAPI are what the con
 
 bench: $(READY) ## What it costs: ratios measured side by side, written to build/bench.json
 	$(BIN)/python -m tests.bench
+
+faults: $(READY) ## A recording while everything goes wrong, compared with one in peace: 100 kills and more a seed [SEED=1] [RECORDING=folder]
+	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(RECORDING),--recording $(RECORDING))
 
 ##@ Change it
 .PHONY: proto generate format migrate release lock third-party
