@@ -32,7 +32,7 @@ status: $(READY) ## What runs, and where
 	@$(BIN)/stratum status
 
 ##@ Test it
-.PHONY: test test-unit test-integration test-e2e check lint types contracts bench
+.PHONY: test test-unit test-integration test-e2e check lint types contracts bench faults
 test: test-unit test-integration test-e2e ## All three floors
 
 test-unit: $(READY) ## Nothing outside the process; seconds
@@ -72,6 +72,9 @@ bench: $(READY) ## What it costs, as ratios measured side by side: [PART=through
 .PHONY: plans
 plans: $(READY) ## How PostgreSQL answers every query on a generated year; WRITE=1 writes docs/query-plans.md
 	nice $(BIN)/python -m tests.bench.plans $(if $(WRITE),--write)
+
+faults: $(READY) ## A recording while everything goes wrong, compared with one in peace: 100 kills and more a seed [SEED=1] [RECORDING=folder]
+	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(RECORDING),--recording $(RECORDING))
 
 ##@ Change it
 .PHONY: proto generate format migrate release lock third-party

@@ -114,6 +114,7 @@ class Kept:
     may_finish: bool = False
     restarts: int = 0
     finished: bool = False
+    _killed: bool = False
     _short_lives: int = 0
     _started: float = 0.0
     _counted: float = 0.0
@@ -125,6 +126,11 @@ class Kept:
         """The first start."""
         self._started = time.monotonic()
         self.runnable.start()
+
+    def kill(self) -> None:
+        """End it as a crash would. It is started again, and a death that was asked for is no short life."""
+        self._killed = True
+        psutil.Process(self.runnable.pid).kill()
 
     def watch(self, say: Callable[[str], None]) -> None:
         """Count what it used; when it has died, say so and start it again after a pause. Raises GaveUpError."""
@@ -154,7 +160,8 @@ class Kept:
 
     def _plan(self, code: int | None, say: Callable[[str], None]) -> None:
         lived = time.monotonic() - self._started
-        self._short_lives = 0 if lived > HEALTHY_SECONDS else self._short_lives + 1
+        self._short_lives = 0 if lived > HEALTHY_SECONDS or self._killed else self._short_lives + 1
+        self._killed = False
         if self._short_lives > SHORT_LIVES:
             raise GaveUpError(f"{self.name} ended {self._short_lives} times in a row{_how(code)}: see {self.log}")
         pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** max(0, self._short_lives - 1))

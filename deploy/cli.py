@@ -15,10 +15,10 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -27,17 +27,19 @@ import psycopg
 import typer
 from pydantic import SecretStr, ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from deploy import books as bookmakers
 from deploy import budget_report as budgeting
+from deploy import dead_letters, examination, profiles, retention, schema
 from deploy import demo as demonstration
 from deploy import doctor as diagnosis
-from deploy import examination, profiles, retention, schema
 from deploy import kpis as indicators
 from deploy.children import cpu_seconds
+from deploy.dead_letters import NoSuchLetterError
 from deploy.home import Home, Living, OccupiedError, Ports, PortTakenError, free_ports, ports_from, without_taken
 from deploy.installation import Rows, found
 from deploy.local.postgres import PostgresServer
@@ -56,8 +58,10 @@ from deploy.traces import Trace, as_svg, as_text, collecting, whole_traces
 from gateway.envoy import NOTICE
 from services.ingest.config import Config as IngestConfig
 from services.ingest.normalize import read_time
+from services.shared.bus import BusError
 from services.shared.clock import utc_now
 from services.shared.config import ConfigurationError, read
+from services.shared.dead_letters import Standing
 from services.shared.logging import configure_logging, masked
 
 #: Long enough for two starts: the second one where somebody took a port.
@@ -83,6 +87,18 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+dead_letter_app = typer.Typer(
+    help="Messages that a service could not read: see them, look into one, put them back through, or drop them.\n\n"
+    "The event of a dead letter waits until the missing message comes after all, or until its next keyframe, which "
+    "carries everything. With live polls a keyframe is asked for at once; a letter then says what was skipped, and "
+    "nothing is left to do but to find out why. Where the event still waits, mend the code that reads the message, and "
+    "`replay` it: everything that its producer keeps of the event is published again, in order, and what was applied "
+    "already is recognised.\n\nExample: `stratum deadletters list`",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+app.add_typer(dead_letter_app, name="deadletters")
 
 HomeOption = Annotated[
     Path,
@@ -382,6 +398,126 @@ def retention_command(
         console.print(sentence, soft_wrap=True)
     if done.left:
         raise typer.Exit(1)
+
+
+LetterArgument = Annotated[
+    str, typer.Argument(metavar="LETTER", help="service/sequence, as `stratum deadletters list` shows it.")
+]
+
+
+@dead_letter_app.command("list")
+def list_dead_letters(
+    everything: Annotated[bool, typer.Option("--all", help="Those too that somebody was done with.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """What could not be read, and whether its event still waits for it.
+
+    Example: `stratum deadletters list`
+    """
+    found = _in_office(home, lambda office: _with_standings(office, everything))
+    if not found:
+        console.print("There are no dead letters" + ("." if everything else " that wait for anybody."))
+        return
+    table = Table()
+    for heading in ("letter", "stream", "event", "bytes", "when (UTC)", "reason", "now"):
+        table.add_column(heading, justify="right" if heading == "bytes" else "left", overflow="fold")
+    for one, standing in found:
+        letter = one.letter
+        now = letter.settlement or ("its event waits" if standing.waits else "its event has gone on")
+        moment = f"{letter.noted_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        stream = dead_letters.ROUTES[one.service].source.name
+        size = f"{len(letter.payload):,}"
+        table.add_row(one.address, stream, letter.event_id, size, moment, escape(letter.reason), escape(now))
+    console.print(table)
+
+
+@dead_letter_app.command("show")
+def show_dead_letter(
+    letter: LetterArgument,
+    raw: Annotated[bool, typer.Option("--hex", help="The bytes, even where they can be read.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """One dead letter: as JSON where it can be read as the message that it should be, else its bytes.
+
+    Example: `stratum deadletters show consensus/1234`
+    """
+
+    async def look(office: dead_letters.Office) -> tuple[dead_letters.Found, Standing]:
+        found = await office.find(letter)
+        return found, await office.standing(found)
+
+    found, standing = _in_office(home, look)
+    one = found.letter
+    console.print(f"{found.address} of event {one.event_id}: {one.reason}", markup=False, soft_wrap=True)
+    state = "waits for what is missing" if standing.waits else "has gone on"
+    console.print(f"{found.service} has applied revision {standing.applied_revision} of the event, which {state}.")
+    text = None if raw else dead_letters.decoded(found)
+    for line in dead_letters.hexadecimal(one.payload) if text is None else text.splitlines():
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@dead_letter_app.command("replay")
+def replay_dead_letters(
+    letters: Annotated[list[str] | None, typer.Argument(metavar="[LETTER]…", help="Which ones.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that wait.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Put dead letters back through, once the code that reads them is mended. Ends with 1 when one is not healed.
+
+    Example: `stratum deadletters replay consensus/1234`
+    """
+    if bool(letters) == everything:
+        _refuse("say which: one or more letters, or --all.")
+
+    async def put_back(office: dead_letters.Office) -> bool:
+        chosen = await office.listed() if everything else [await office.find(address) for address in letters or ()]
+        well = True
+        for each in chosen:
+            became = await office.put_back(each)
+            console.print(f"{each.address}: {became.value}", soft_wrap=True)
+            well = well and became in (dead_letters.Became.HEALED, dead_letters.Became.GONE_ON)
+        return well
+
+    if not _in_office(home, put_back):
+        raise typer.Exit(1)
+
+
+@dead_letter_app.command("drop")
+def drop_dead_letter(
+    letter: LetterArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why nobody needs it; kept with it.")],
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Take a dead letter off the list. It is kept, with the reason, and `list --all` shows it.
+
+    Example: `stratum deadletters drop consensus/1234 --reason "a test message"`
+    """
+    if not reason.strip():
+        _refuse("say why, with --reason.")
+
+    async def drop(office: dead_letters.Office) -> None:
+        await office.drop(await office.find(letter), reason.strip())
+
+    _in_office(home, drop)
+    console.print(f"{letter}: dropped.", markup=False)
+
+
+def _in_office(home: Path, work: Callable[[dead_letters.Office], Awaitable[Result]]) -> Result:
+    """Does something with the dead letters of the stack that lives in a home."""
+    place = Home(home.absolute())
+    living = place.living()
+    if living is None:
+        _refuse(f"nothing runs in {home}. Start it with `stratum up`; dead letters stay with the data.")
+
+    async def within() -> Result:
+        async with dead_letters.open_office(place, living) as office:
+            return await work(office)
+
+    return _run(within())
+
+
+async def _with_standings(office: dead_letters.Office, everything: bool) -> list[tuple[dead_letters.Found, Standing]]:
+    return [(found, await office.standing(found)) for found in await office.listed(everything)]
 
 
 @app.command()
@@ -925,8 +1061,10 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
         raise typer.Exit(INTERRUPTED) from None
     except OccupiedError as error:
         _refuse(f"{error}. Stop it with `stratum down`, or choose another --home.")
-    except (StackFailedError, ReplayFailedError, bookmakers.BooksError) as error:
+    except (StackFailedError, ReplayFailedError, bookmakers.BooksError, NoSuchLetterError) as error:
         _refuse(str(error))
+    except BusError as error:
+        _refuse(f"{error}. See `stratum status`.")
 
 
 async def _interruptible(work: Coroutine[Any, Any, Result]) -> Result:

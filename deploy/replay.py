@@ -162,22 +162,10 @@ class Replay:
                         stack.kill(name)
                         self.killed.append(kills.pop(0)[0])
                         self.say(f"killed {name} (-9) at {share:.0%} of the recording")
-                elif stack.members["ingest"].finished and await self._all_drained(stack):
+                elif stack.members["ingest"].finished and await all_drained(stack):
                     self.show(await self._progress(stack))
                     return
             await asyncio.sleep(LOOK_TO_KILL_SECONDS if kills else LOOK_SECONDS)
-
-    async def _all_drained(self, stack: Stack) -> bool:
-        """Whether nothing is under way any more: every outbox empty, every message applied."""
-        async with open_bus(_config(stack, "ingest")) as bus:
-            async with open_database(_config(stack, "ingest")) as database:
-                if not await Outbox(database, bus, ingest_store.stage, OBSERVATIONS).is_empty():
-                    return False
-            async with open_database(_config(stack, "consensus")) as database:
-                if not await drained(database, bus, consensus_store.stage, OBSERVATIONS, MARKETS):
-                    return False
-            async with open_database(_config(stack, "signals")) as database:
-                return await drained(database, bus, signals_store.stage, MARKETS, SIGNALS)
 
     async def _progress(self, stack: Stack) -> Progress:
         rows = await stack.rows(
@@ -252,6 +240,19 @@ class Replay:
             changes_per_second=round(changes / wall_seconds, 1),
             cpu_seconds={name: round(kept.cpu_seconds, 2) for name, kept in stack.members.items()},
         )
+
+
+async def all_drained(stack: Stack) -> bool:
+    """Whether nothing is under way any more: every outbox empty, every message applied."""
+    async with open_bus(_config(stack, "ingest")) as bus:
+        async with open_database(_config(stack, "ingest")) as database:
+            if not await Outbox(database, bus, ingest_store.stage, OBSERVATIONS).is_empty():
+                return False
+        async with open_database(_config(stack, "consensus")) as database:
+            if not await drained(database, bus, consensus_store.stage, OBSERVATIONS, MARKETS):
+                return False
+        async with open_database(_config(stack, "signals")) as database:
+            return await drained(database, bus, signals_store.stage, MARKETS, SIGNALS)
 
 
 def write_lines(lines: Sequence[bytes], path: Path) -> None:

@@ -165,7 +165,7 @@ class Stack:
 
     def kill(self, name: str) -> None:
         """End one process as a crash would; it is started again. To show that nothing is lost."""
-        psutil.Process(self.members[name].runnable.pid).kill()
+        self.members[name].kill()
 
     async def failed(self) -> None:
         """Returns never; raises StackFailedError when a process cannot be kept alive."""
@@ -185,8 +185,13 @@ class Stack:
 
     async def rows(self, statement: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
         """What the database answers to a question, asked as its superuser. Raises psycopg.Error."""
+        async with await self._connected() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(statement, parameters)
+            return await cursor.fetchall()
+
+    async def _connected(self) -> psycopg.AsyncConnection:
         url = make_url(self.admin_url)
-        connection = await psycopg.AsyncConnection.connect(
+        return await psycopg.AsyncConnection.connect(
             host=url.host,
             port=url.port,
             user=url.username,
@@ -194,9 +199,11 @@ class Stack:
             dbname=schema.DATABASE,
             connect_timeout=5,
         )
-        async with connection, connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(statement, parameters)
-            return await cursor.fetchall()
+
+    async def execute(self, statement: str) -> None:
+        """Lets the database's superuser do something, such as plant a fault. Raises psycopg.Error."""
+        async with await self._connected() as connection:
+            await connection.execute(statement)
 
     async def _start_or_end(self) -> None:
         """Starts everything, or ends what was started. Raises StackFailedError."""
@@ -260,7 +267,7 @@ class Stack:
         command = [sys.executable, "-m", f"services.{name}"]
         recorded = isinstance(self.settings.market, Recorded) and name == "ingest"
         if recorded:
-            command += self._backfill_arguments()
+            command += self.backfill_arguments()
         program = Program(
             command,
             self.home.logs / f"{name}.log",
@@ -269,7 +276,8 @@ class Stack:
         )
         self._household.add(name, program, program.log, may_finish=recorded)
 
-    def _backfill_arguments(self) -> list[str]:
+    def backfill_arguments(self) -> list[str]:
+        """What tells ingest to walk through the recording."""
         assert isinstance(self.settings.market, Recorded)
         recording = self.settings.market.recording
         return [

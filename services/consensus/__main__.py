@@ -20,6 +20,7 @@ from services.consensus.store import ConsensusStore
 from services.shared import tracing
 from services.shared.bus import MARKETS, OBSERVATIONS, open_bus
 from services.shared.database import open_database
+from services.shared.room import keep_room
 from services.shared.server import run, serve
 from services.shared.stage import Stage
 
@@ -68,7 +69,7 @@ async def main(config: Config) -> None:
             config,
             [partial(add_ConsensusServiceServicer_to_server, ConsensusApi(ConsensusStore(database), rules))],
             [SERVICE],
-            background=[stage.run()],
+            background=[stage.run(), keep_room(database, bus, store.stage, OBSERVATIONS, config.partitions)],
             ready=[database.check, bus.check_connected, bus.check_syncs_writes],
         )
 

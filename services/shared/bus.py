@@ -11,7 +11,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 from uuid import uuid4
 
@@ -42,6 +42,8 @@ log = logger(__name__)
 ALL_PARTITIONS = tuple(range(PARTITIONS))
 #: What the broker accepts in one atomic batch is 1000; half of it keeps a batch's fsync short.
 ATOMIC_BATCH = 500
+#: How the broker says that a stream ends elsewhere than expected.
+_WRONG_LAST_SEQUENCE = 10071
 _PULL_EXPIRES_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 1.0
 #: Three heartbeats missed: the consumer or the server is gone.
@@ -52,6 +54,10 @@ _FORBIDDEN_IN_TOKEN = frozenset(".*> \t\r\n")
 
 class BusError(Exception):
     """The bus did not do what was asked, in time. Trying again later may help."""
+
+
+class StreamMovedError(BusError):
+    """The stream does not end where the publisher thought: somebody else publishes too, or it is another stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,8 @@ class StreamSpec:
     max_age_seconds: float = 7 * 86_400.0
     #: How long the broker itself recognises a repeated message id. A convenience: correctness rests on revisions.
     duplicate_window_seconds: float = 120.0
+    #: Its reader makes room in it, so its limit may be lowered; without one it would only be full the sooner.
+    has_reader: bool = True
 
     @property
     def root(self) -> str:
@@ -96,7 +104,7 @@ class StreamSpec:
 
 OBSERVATIONS = StreamSpec("OBSERVATIONS")
 MARKETS = StreamSpec("MARKETS")
-SIGNALS = StreamSpec("SIGNALS", max_bytes=1024**3, max_age_seconds=30 * 86_400.0)
+SIGNALS = StreamSpec("SIGNALS", max_bytes=1024**3, max_age_seconds=30 * 86_400.0, has_reader=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,8 @@ class StreamState:
     identity: str
     first_sequence: int
     last_sequence: int
+    #: How much of what it may hold it holds.
+    filled: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +157,10 @@ def partition_of(event_id: str) -> int:
 class Bus:
     """A connection to the broker. Reconnects by itself; readers break off when it is lost, and are made anew."""
 
-    def __init__(self, client: Client, monitor_url: str, timeout_seconds: float) -> None:
+    def __init__(self, client: Client, monitor_url: str, timeout_seconds: float, stream_max_bytes: int = 0) -> None:
+        """`stream_max_bytes` above 0 lowers the limit of every stream that has a reader to it."""
         self._client = client
+        self._stream_max_bytes = stream_max_bytes
         self._manager = client.jsm(timeout=timeout_seconds)
         self._monitor_url = monitor_url
         self._timeout = timeout_seconds
@@ -156,6 +168,8 @@ class Bus:
 
     async def ensure_stream(self, spec: StreamSpec) -> StreamState:
         """Makes the stream, or brings its limits up to date; the messages in it stay."""
+        if self._stream_max_bytes and spec.has_reader:
+            spec = replace(spec, max_bytes=min(spec.max_bytes, self._stream_max_bytes))
         try:
             return _state(await self._manager.add_stream(spec.configuration()))
         except nats.js.errors.BadRequestError:
@@ -179,6 +193,14 @@ class Bus:
         with suppress(nats.js.errors.NotFoundError):
             await self._manager.delete_stream(spec.name)
 
+    async def remove_read(self, spec: StreamSpec, through: int, partition: int | None = None) -> None:
+        """Removes the messages up to a sequence, of one partition or of all, to make room."""
+        subject = None if partition is None else f"{spec.root}.{partition}.*"
+        try:
+            await self._manager.purge_stream(spec.name, seq=through + 1, subject=subject)
+        except nats.errors.Error as error:
+            raise BusError(f"the stream {spec.name} cannot be cleared: {error}") from error
+
     async def last_sequence(self, spec: StreamSpec, partition: int) -> int:
         """The sequence of a partition's newest message; 0 when it holds none."""
         try:
@@ -189,25 +211,36 @@ class Bus:
             raise BusError(f"the stream {spec.name} does not answer: {error}") from error
         return message.seq or 0
 
-    async def publish(self, spec: StreamSpec, messages: Sequence[Outgoing]) -> None:
-        """Stores the messages in order and returns when the broker has them all on disk.
+    async def publish(self, spec: StreamSpec, messages: Sequence[Outgoing], expected_last: int | None = None) -> int:
+        """Stores the messages in order and returns when the broker has them all on disk: the sequence of the last.
 
         Each slice of 500 is stored whole or not at all. When the broker refuses a slice, because it knows one of its
         messages already or because it is full, its messages go singly, so that the known ones are recognised one by
         one and the first that cannot be stored ends the call with BusError: nothing behind it has been sent.
+
+        With `expected_last` nothing is stored unless the stream ends there, and each message behind the one before:
+        StreamMovedError says that it does not.
         """
+        last = 0
         for start in range(0, len(messages), ATOMIC_BATCH):
             batch = messages[start : start + ATOMIC_BATCH]
-            if len(batch) == 1 or not await self._publish_batch(spec, batch):
-                for message in batch:
-                    await self._publish_single(spec, message)
+            stored = await self._publish_batch(spec, batch, expected_last) if len(batch) > 1 else None
+            if stored is None:
+                stored = await self._publish_singly(spec, batch, expected_last)
+            last = max(last, stored)
+            expected_last = None if expected_last is None else max(expected_last, stored)
             metrics.outbox_published.labels(spec.name).inc(len(batch))
+        return last
 
-    async def _publish_batch(self, spec: StreamSpec, batch: Sequence[Outgoing]) -> bool:
+    async def _publish_batch(
+        self, spec: StreamSpec, batch: Sequence[Outgoing], expected_last: int | None
+    ) -> int | None:
+        """The sequence of the last; None when the broker refuses the batch."""
         identity = uuid4().hex
         *others, last = enumerate(batch, start=1)
         for number, message in others:
-            await self._send(spec, message, {"Nats-Batch-Id": identity, "Nats-Batch-Sequence": str(number)})
+            expected = _expecting(expected_last) if number == 1 else {}
+            await self._send(spec, message, {"Nats-Batch-Id": identity, "Nats-Batch-Sequence": str(number), **expected})
         number, message = last
         acknowledgement = await self._ask(
             spec,
@@ -217,15 +250,23 @@ class Bus:
         refusal = acknowledgement.get("error")
         if refusal:
             log.info("batch refused, sending singly", stream=spec.name, messages=len(batch), refusal=refusal)
-        return not refusal
+            return None
+        return int(acknowledgement.get("seq", 0))
 
-    async def _publish_single(self, spec: StreamSpec, message: Outgoing) -> None:
-        acknowledgement = await self._ask(spec, message, {})
-        refusal = acknowledgement.get("error")
-        if refusal:
-            raise BusError(f"{spec.name} does not take {message.message_id}: {refusal.get('description', refusal)}")
-        if acknowledgement.get("duplicate"):
-            metrics.outbox_repeated.labels(spec.name).inc()
+    async def _publish_singly(self, spec: StreamSpec, batch: Sequence[Outgoing], expected_last: int | None) -> int:
+        last = 0
+        for message in batch:
+            acknowledgement = await self._ask(spec, message, _expecting(expected_last))
+            refusal = acknowledgement.get("error")
+            if refusal:
+                kind = StreamMovedError if refusal.get("err_code") == _WRONG_LAST_SEQUENCE else BusError
+                raise kind(f"{spec.name} does not take {message.message_id}: {refusal.get('description', refusal)}")
+            last = max(last, int(acknowledgement.get("seq", 0)))
+            if acknowledgement.get("duplicate"):
+                metrics.outbox_repeated.labels(spec.name).inc()
+            elif expected_last is not None:
+                expected_last = last
+        return last
 
     def _headers(self, spec: StreamSpec, message: Outgoing, batch: dict[str, str]) -> dict[str, str]:
         headers = {"Nats-Msg-Id": message.message_id, "Nats-Expected-Stream": spec.name, **batch}
@@ -438,9 +479,19 @@ class Reader:
         self.break_off(headers.get("Description", f"status {status}"))
 
 
+def _expecting(last: int | None) -> dict[str, str]:
+    return {} if last is None else {"Nats-Expected-Last-Sequence": str(last)}
+
+
 def _state(info: StreamInfo) -> StreamState:
     assert info.created is not None
-    return StreamState(info.created.isoformat(), info.state.first_seq, info.state.last_seq)
+    limit = info.config.max_bytes or 0
+    return StreamState(
+        info.created.isoformat(),
+        info.state.first_seq,
+        info.state.last_seq,
+        info.state.bytes / limit if limit > 0 else 0.0,
+    )
 
 
 @asynccontextmanager
@@ -474,7 +525,7 @@ async def open_bus(config: ServiceConfig) -> AsyncIterator[Bus]:
             )
     except TimeoutError:
         raise BusError("the broker cannot be reached") from None
-    bus = Bus(client, config.nats_monitor_url, config.nats_timeout_seconds)
+    bus = Bus(client, config.nats_monitor_url, config.nats_timeout_seconds, config.nats_stream_max_bytes)
     try:
         yield bus
     finally:

@@ -72,6 +72,8 @@ class ServiceConfig(BaseSettings):
     nats_url: str = "nats://127.0.0.1:4222"
     nats_monitor_url: str = "http://127.0.0.1:8222"
     nats_timeout_seconds: float = Field(default=5.0, gt=0)
+    #: The most that OBSERVATIONS and MARKETS may hold each, where the broker's disk is small; 0: 4 GiB.
+    nats_stream_max_bytes: int = Field(default=0, ge=0)
     grpc_host: str = "127.0.0.1"
     grpc_port: int = Field(default=50050, ge=0, le=65535)
     grpc_default_deadline_seconds: float = Field(default=15.0, gt=0)

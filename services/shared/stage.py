@@ -30,7 +30,7 @@ from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.shared import metrics, tracing
-from services.shared.bus import ALL_PARTITIONS, Bus, Delivery, Outgoing, Reader, StreamSpec, StreamState
+from services.shared.bus import ALL_PARTITIONS, Bus, BusError, Delivery, Outgoing, Reader, StreamSpec, StreamState
 from services.shared.cycles import QUIET_SECONDS, CycleLog, Share, Tallies, add
 from services.shared.database import Database
 from services.shared.errors import Malformed
@@ -216,6 +216,9 @@ class Stage(Generic[M, S]):
         async with self._bus.read(
             self._source, min(positions.values()), self._partitions, window=2 * self._batch_size
         ) as reader:
+            # The reader is of the stream that is there now: positions in the one before would pass over its beginning.
+            if (await self._bus.stream_state(self._source)).identity != identity:
+                raise BusError(f"{self._source.name} was made anew meanwhile")
             while True:
                 self._note_lag(reader)
                 wait = QUIET_SECONDS if self._cycles.waiting else _WAIT_SECONDS
@@ -226,6 +229,8 @@ class Stage(Generic[M, S]):
                         await self._publish()
                 else:
                     self._cycles.quiet()
+                    # When nothing came too: the stream that we publish to may be another one by now.
+                    await self._publish()
                 self._failures = 0
 
     async def _publish(self) -> None:
@@ -321,7 +326,8 @@ class Stage(Generic[M, S]):
             if arrival.revision <= event.applied_revision:
                 batch.repeated += 1
                 return
-            broken = event.awaiting_keyframe or arrival.previous_revision != event.applied_revision
+            # What follows exactly on what was applied heals a gap as a keyframe does: it is what was missing.
+            broken = arrival.previous_revision != event.applied_revision
             if broken and not arrival.keyframe:
                 batch.gaps += not event.awaiting_keyframe
                 self._await_keyframe(batch, event, delivery.event_id)

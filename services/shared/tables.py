@@ -1,4 +1,4 @@
-"""The four tables that every stage keeps in its service's schema."""
+"""The five tables that every stage keeps in its service's schema."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from sqlalchemy import (
 
 @dataclass(frozen=True, slots=True)
 class StageTables:
-    """Where a stage stands, what it remembers, what it has still to send, and what it could not read."""
+    """Where a stage stands, what it remembers, what it sends, how far that is published, and what it could not read."""
 
     position: Table
     event_state: Table
     outbox: Table
+    outbox_position: Table
     dead_letter: Table
 
 
 def stage_tables(metadata: MetaData) -> StageTables:
-    """Declares the four tables on a service's metadata, whose schema they get.
+    """Declares the five tables on a service's metadata, whose schema they get.
 
     A migration makes them with `services.shared.migrations.tables`.
     """
@@ -62,6 +63,16 @@ def stage_tables(metadata: MetaData) -> StageTables:
             #: Of a message whose trace is followed; between the commit and publishing it has nowhere else to be.
             Column("traceparent", Text),
         ),
+        outbox_position=Table(
+            "outbox_position",
+            metadata,
+            Column("partition", SmallInteger, primary_key=True, autoincrement=False),
+            #: The stream that has been published to, and where it ended then.
+            Column("stream_identity", Text, nullable=False),
+            Column("sequence", BigInteger, nullable=False),
+            #: Every row of the outbox up to this one is in that stream.
+            Column("published_id", BigInteger, nullable=False),
+        ),
         dead_letter=Table(
             "dead_letter",
             metadata,
@@ -72,5 +83,8 @@ def stage_tables(metadata: MetaData) -> StageTables:
             Column("reason", Text, nullable=False),
             Column("payload", LargeBinary, nullable=False),
             Column("noted_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+            #: When an operator was done with it, and what was done: null while it waits for one.
+            Column("settled_at", DateTime(timezone=True)),
+            Column("settlement", Text),
         ),
     )

@@ -24,11 +24,17 @@ def recorded_data(*parts: str) -> Path:
 
     They are found in `STRATUM_DATA`, or beside the repository in `shared/data`.
     """
+    path = find_recorded(*parts)
+    if path is None:
+        pytest.skip(f"the recorded series are not here: {parts[-1]} (set STRATUM_DATA to their folder)")
+    return path
+
+
+def find_recorded(*parts: str) -> Path | None:
+    """The same where there are no tests to skip: None where the series are not kept."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     path = Path(os.environ.get("STRATUM_DATA") or beside).joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"the recorded series are not here: {path.name} (set STRATUM_DATA to their folder)")
-    return path
+    return path if path.exists() else None
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]], within: float = 10.0) -> Any:

@@ -9,6 +9,7 @@ from stratum.signals.v1.signals_service_pb2_grpc import add_SignalsServiceServic
 
 from services.shared.bus import MARKETS, SIGNALS, open_bus
 from services.shared.database import open_database
+from services.shared.room import keep_room
 from services.shared.server import run, serve
 from services.shared.stage import Stage
 from services.signals.api import SignalsApi
@@ -48,7 +49,7 @@ async def main(config: Config) -> None:
             config,
             [partial(add_SignalsServiceServicer_to_server, SignalsApi(store, feed, settings))],
             [SERVICE],
-            background=[rules.run(), feed.run()],
+            background=[rules.run(), feed.run(), keep_room(database, bus, stage, MARKETS, config.partitions)],
             ready=[database.check, bus.check_connected, bus.check_syncs_writes],
             draining=[feed.drain],
         )

@@ -53,7 +53,8 @@ PROVIDER = "provider and benchmark"
 #: Whether it is worth asking each stage: a look that costs next to nothing, since it is paid for in what is measured.
 _UNDER_WAY = """
 SELECT (SELECT count(*) FROM ingest.polls), (SELECT count(*) FROM ingest.polls WHERE failure <> ''),
-    EXISTS (SELECT FROM ingest.outbox) OR EXISTS (SELECT FROM consensus.outbox) OR EXISTS (SELECT FROM signals.outbox),
+    coalesce((SELECT max(id) FROM ingest.outbox) > (SELECT max(published_id) FROM ingest.outbox_position), false)
+    OR coalesce((SELECT max(id) FROM consensus.outbox) > (SELECT max(published_id) FROM consensus.outbox_position), false),
     (SELECT max(sequence) FROM consensus.position), (SELECT max(sequence) FROM signals.position)
 """
 _ROWS = """

@@ -92,6 +92,7 @@ async def test_an_outage_is_visible_while_it_lasts_and_makes_no_signal_when_it_e
             odds_api_key=SecretStr("key"),
             odds_api_base_url=provider.url,
             odds_api_clock="provider",
+            odds_api_poll_interval_seconds=60.0,
             odds_api_retry_attempts=1,
         )
         poller = Poller(config, OddsApi(session, config), ingest, outbox, "here")

@@ -84,3 +84,31 @@ def create_stage_cycles_v1(schema: str) -> None:
 def drop_stage_cycles_v1(schema: str) -> None:
     """The way back of `create_stage_cycles_v1`."""
     op.drop_table("cycles", schema=schema)
+
+
+def keep_what_was_published_v1(schema: str) -> None:
+    """How far each partition's outbox is published, and what became of a dead letter.
+
+    Suits the code before it, which removes what it publishes and knows neither: what that left is published again.
+    """
+    op.create_table(
+        "outbox_position",
+        sa.Column("partition", sa.SmallInteger, primary_key=True, autoincrement=False),
+        sa.Column("stream_identity", sa.Text, nullable=False),
+        sa.Column("sequence", sa.BigInteger, nullable=False),
+        sa.Column("published_id", sa.BigInteger, nullable=False),
+        schema=schema,
+    )
+    op.add_column("dead_letter", sa.Column("settled_at", sa.DateTime(timezone=True)), schema=schema)
+    op.add_column("dead_letter", sa.Column("settlement", sa.Text), schema=schema)
+
+
+def forget_what_was_published_v1(schema: str) -> None:
+    """The way back of `keep_what_was_published_v1`. What is kept would be published again, so it goes too."""
+    op.execute(
+        f"DELETE FROM {schema}.outbox AS message USING {schema}.outbox_position AS held "  # noqa: S608 - our own schema
+        "WHERE held.partition = message.partition AND message.id <= held.published_id"
+    )
+    op.drop_column("dead_letter", "settlement", schema=schema)
+    op.drop_column("dead_letter", "settled_at", schema=schema)
+    op.drop_table("outbox_position", schema=schema)

@@ -83,7 +83,11 @@ async def polled(
         steady = [a_reply(-5.5, START + minutes(number)) for number in range(STEADY)]
         provider.will_say(*steady, a_reply(-8.5, START + minutes(STEADY)))
         config = settings(
-            Config, odds_api_key=SecretStr("k3y"), odds_api_base_url=provider.url, odds_api_clock="provider"
+            Config,
+            odds_api_key=SecretStr("k3y"),
+            odds_api_base_url=provider.url,
+            odds_api_clock="provider",
+            odds_api_poll_interval_seconds=60.0,
         )
         outbox = Outbox(ingest, bus, ingest_store.stage, OBSERVATIONS)
         poller = Poller(config, OddsApi(session, config), ingest, outbox, "here")

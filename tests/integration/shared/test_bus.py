@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from deploy.local.nats import NatsServer
-from services.shared.bus import OBSERVATIONS, Bus, BusError, Outgoing, StreamSpec, open_bus, partition_of
+from services.shared.bus import (
+    OBSERVATIONS,
+    Bus,
+    BusError,
+    Outgoing,
+    StreamMovedError,
+    StreamSpec,
+    open_bus,
+    partition_of,
+)
 from services.shared.config import ServiceConfig
 from services.shared.testing import eventually, stored
 
@@ -143,3 +152,16 @@ async def test_a_restart_of_the_broker_ends_the_reader_and_keeps_the_messages(tm
                 server.start()
             await eventually(connected(opened))
             assert len(await stored(opened, OBSERVATIONS)) == 50
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_nothing_is_stored_where_the_stream_does_not_end_as_expected(bus: Bus, count: int):
+    with pytest.raises(StreamMovedError):
+        await bus.publish(OBSERVATIONS, messages(count), expected_last=7)
+    assert (await bus.stream_state(OBSERVATIONS)).last_sequence == 0
+    assert await bus.publish(OBSERVATIONS, messages(count), expected_last=0) == count
+
+
+async def test_what_the_broker_knows_already_does_not_break_the_expected_order(bus: Bus):
+    await bus.publish(OBSERVATIONS, messages(2))
+    assert await bus.publish(OBSERVATIONS, messages(4), expected_last=2) == 4

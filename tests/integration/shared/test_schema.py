@@ -35,6 +35,12 @@ revision, down_revision, branch_labels, depends_on = "0001", None, None, None
 def upgrade(): create_stage_tables_v1("{service}"), add_traceparent_v1("{service}")
 def downgrade(): drop_traceparent_v1("{service}"), drop_stage_tables_v1("{service}")
 """
+SECOND_MIGRATION = """
+from services.shared.migrations.tables import forget_what_was_published_v1, keep_what_was_published_v1
+revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+def upgrade(): keep_what_was_published_v1("{service}")
+def downgrade(): forget_what_was_published_v1("{service}")
+"""
 
 
 async def test_a_service_reads_and_writes_rows_in_its_schema_and_makes_no_tables(database_for: DatabaseFor):
@@ -93,13 +99,14 @@ def test_the_migrator_has_an_owners_rights_only_when_it_becomes_that_owner(
 def a_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer, passwords: dict[str, str]
 ) -> str:
-    """A service that has a store and one migration, outside of the repository, and a prepared database."""
+    """A service that has a store and its migrations, outside of the repository, and a prepared database."""
     service = "scratch"
     folder = tmp_path / service
     (folder / "migrations").mkdir(parents=True)
     (folder / "__init__.py").write_text("")
     (folder / "store.py").write_text(STORE.format(service=service))
     (folder / "migrations" / "0001_first_tables.py").write_text(MIGRATION.format(service=service))
+    (folder / "migrations" / "0002_more_tables.py").write_text(SECOND_MIGRATION.format(service=service))
     monkeypatch.setattr(services, "__path__", [*services.__path__, str(tmp_path)])
     for module in [name for name in sys.modules if name.startswith(f"services.{service}")]:
         monkeypatch.delitem(sys.modules, module)

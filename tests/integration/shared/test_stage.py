@@ -16,11 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from deploy.local.nats import NatsServer
 from deploy.local.postgres import PostgresServer
-from services.shared.bus import MARKETS, OBSERVATIONS, Bus, StreamSpec
+from services.shared.bus import MARKETS, OBSERVATIONS, Bus, BusError, StreamSpec
 from services.shared.database import Database
 from services.shared.errors import Malformed
 from services.shared.outbox import Outbox
-from services.shared.stage import Arrival, Outcome, Outgoing, Stage, drained, stage_tables
+from services.shared.stage import Arrival, Outcome, Outgoing, Stage, StageTables, drained, stage_tables
 from services.shared.tasks import end_tasks
 from services.shared.testing import eventually, stored
 
@@ -136,6 +136,22 @@ async def database(database_for: Callable[[str], Awaitable[Database]], postgres_
         metadata.create_all(owner)
     engine.dispose()
     return fresh
+
+
+@pytest.fixture
+async def producer(
+    database_for: Callable[[str], Awaitable[Database]], postgres_server: PostgresServer
+) -> tuple[Database, StageTables]:
+    """The database and the tables of the stage before ours."""
+    fresh = await database_for("producing")
+    declared = MetaData(schema="producing")
+    producing = stage_tables(declared)
+    engine = create_engine(postgres_server.url(database=fresh.engine.url.database or ""))
+    with engine.begin() as owner:
+        owner.execute(text("SET ROLE producing_owner"))
+        declared.create_all(owner)
+    engine.dispose()
+    return fresh, producing
 
 
 @pytest.fixture
@@ -379,6 +395,110 @@ async def test_fewer_states_in_memory_than_events_changes_nothing(stage: StageMa
     await assert_undisturbed(database, bus, series.sent)
 
 
+async def test_what_was_missing_heals_a_gap_when_it_comes_after_all(stage: StageMaker, database: Database, bus: Bus):
+    series = Series()
+    first, missing, late = (series.add("event", amount) for amount in (1, 10, 100))
+    worker = stage()
+    async with working(worker):
+        await bus.publish(OBSERVATIONS, outgoing([first, late]))
+        await eventually(worker.drained)
+        assert [awaiting for _, _, _, awaiting, _ in await states_of(database)] == [True]
+        await bus.publish(OBSERVATIONS, outgoing([missing, late], attempt="again"))
+        await eventually(worker.drained)
+    await assert_undisturbed(database, bus, series.sent)
+
+
+async def sent_by(outbox: Outbox, database: Database, messages: Iterable[Amount]) -> None:
+    async with database.begin() as connection:
+        await outbox.add(connection, outgoing(messages))
+    await outbox.publish()
+
+
+async def test_what_a_lost_stream_took_with_it_is_published_again(
+    stage: StageMaker, database: Database, bus: Bus, producer: tuple[Database, StageTables]
+):
+    theirs, producing = producer
+    outbox = Outbox(theirs, bus, producing, OBSERVATIONS)
+    series = Series()
+    series.mixed(40)
+    # The next to come are keyframes, which would make a reader pass over what is missing before them.
+    for event_id in list(series.revisions):
+        series.add(event_id, keyframe=True)
+    series.mixed(20, seed=2)
+    worker = stage()
+    await sent_by(outbox, theirs, series.sent[:20])
+    async with working(worker):
+        await eventually(worker.drained)
+    # Nobody has read these when the stream goes, and those that come after find it made anew.
+    await sent_by(outbox, theirs, series.sent[20:40])
+    await bus.delete_stream(OBSERVATIONS)
+    await bus.ensure_stream(OBSERVATIONS)
+    assert not await outbox.is_empty()
+    async with working(worker):
+        await sent_by(outbox, theirs, series.sent[40:])
+        assert await outbox.is_empty()
+        await eventually(worker.drained)
+    await assert_undisturbed(database, bus, series.sent)
+
+
+async def test_a_stream_made_anew_while_a_stage_starts_is_read_from_its_beginning(
+    stage: StageMaker, database: Database, bus: Bus, monkeypatch: pytest.MonkeyPatch
+):
+    series = Series()
+    await bus.publish(OBSERVATIONS, outgoing(series.mixed(20)))
+    worker = stage()
+    async with working(worker):
+        await eventually(worker.drained)
+    publish = worker._publish
+    series.mixed(40, seed=2)
+
+    async def made_anew_meanwhile() -> None:
+        monkeypatch.undo()
+        await bus.delete_stream(OBSERVATIONS)
+        await bus.ensure_stream(OBSERVATIONS)
+        await bus.publish(OBSERVATIONS, outgoing(series.sent[20:]))
+        await publish()
+
+    async def all_applied() -> bool:
+        return len(await rows_of(database)) == len(series.sent)
+
+    monkeypatch.setattr(worker, "_publish", made_anew_meanwhile)
+    async with working(worker):
+        await eventually(all_applied)
+        await eventually(worker.drained)
+    await assert_undisturbed(database, bus, series.sent)
+
+
+async def test_a_stream_that_nobody_made_again_is_made_by_its_producer(
+    bus: Bus, producer: tuple[Database, StageTables]
+):
+    theirs, producing = producer
+    outbox = Outbox(theirs, bus, producing, OBSERVATIONS)
+    series = Series()
+    series.mixed(30)
+    await sent_by(outbox, theirs, series.sent[:20])
+    await bus.delete_stream(OBSERVATIONS)
+    with pytest.raises(BusError):
+        await sent_by(outbox, theirs, series.sent[20:])
+    await outbox.publish()
+    assert [message.payload for message in await stored(bus, OBSERVATIONS)] == [
+        message.payload for message in outgoing(series.sent)
+    ]
+
+
+async def test_an_outbox_keeps_the_newest_of_what_was_published_and_no_more(
+    bus: Bus, producer: tuple[Database, StageTables]
+):
+    theirs, producing = producer
+    outbox = Outbox(theirs, bus, producing, OBSERVATIONS, kept_messages=10)
+    series = Series()
+    series.mixed(35)
+    await sent_by(outbox, theirs, series.sent)
+    async with theirs.begin() as connection:
+        kept = (await connection.execute(text("SELECT message_id FROM producing.outbox ORDER BY id"))).scalars().all()
+    assert kept == [message.message_id for message in outgoing(series.sent[-10:])]
+
+
 @pytest.mark.parametrize("payload", [b"", b"{", msgspec.json.encode(Amount("another", 3, 2, 5))])
 async def test_a_malformed_message_is_buried_and_its_event_waits_for_a_keyframe(
     stage: StageMaker, database: Database, bus: Bus, payload: bytes
@@ -516,13 +636,14 @@ class MinedBus:
         self._bus = bus
         self._bomb = bomb
 
-    async def publish(self, spec: StreamSpec, messages: Sequence[Outgoing]) -> None:
+    async def publish(self, spec: StreamSpec, messages: Sequence[Outgoing], expected_last: int | None = None) -> int:
         self._bomb("before publish")
         half = len(messages) // 2
-        await self._bus.publish(spec, messages[:half])
+        middle = await self._bus.publish(spec, messages[:half], expected_last)
         self._bomb("in publish")
-        await self._bus.publish(spec, messages[half:])
+        last = await self._bus.publish(spec, messages[half:], middle or expected_last)
         self._bomb("after publish")
+        return last
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bus, name)

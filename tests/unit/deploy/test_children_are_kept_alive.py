@@ -67,6 +67,18 @@ def test_a_program_that_ends_again_and_again_is_given_up(household: Household, t
         watched_until(household, kept, restarts=SHORT_LIVES + 1)
 
 
+def test_one_that_is_killed_on_purpose_is_started_again_as_often_as_that_happens(
+    household: Household, tmp_path: Path
+) -> None:
+    kept = household.add("signals", a_program(tmp_path, FOREVER), tmp_path / "log")
+
+    for restarts in range(1, SHORT_LIVES + 3):
+        kept.kill()
+        watched_until(household, kept, restarts)
+
+    assert kept.runnable.running
+
+
 def test_stopping_leaves_nothing_running(household: Household, tmp_path: Path) -> None:
     pids = [
         household.add(name, a_program(tmp_path, FOREVER), tmp_path / "log").runnable.pid for name in ("one", "another")

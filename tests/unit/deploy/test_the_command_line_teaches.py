@@ -26,9 +26,11 @@ def test_without_a_command_it_lists_them(stratum: CliRunner) -> None:
     assert "supervise" not in shown
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, *(f"deadletters {name}" for name in ("list", "show", "replay", "drop"))]
+)
 def test_the_help_of_a_command_shows_an_example(stratum: CliRunner, command: str) -> None:
-    result = stratum.invoke(app, [command, "--help"])
+    result = stratum.invoke(app, [*command.split(), "--help"])
 
     assert result.exit_code == 0
     assert f"Example: stratum {command}" in " ".join(result.output.split())
@@ -78,6 +80,9 @@ def test_stopping_nothing_is_no_error(stratum: CliRunner) -> None:
         (["demo", "--recording", "no-such-folder"], "INDEX.tsv"),
         (["logs", "printer"], "Choose one of"),
         (["logs"], "stratum up"),
+        (["deadletters", "list"], "stratum up"),
+        (["deadletters", "replay"], "or --all"),
+        (["deadletters", "drop", "consensus/1", "--reason", " "], "say why"),
         (["schema"], "--check or --upgrade"),
         (["budget", "--month", "December"], "write it as 2026-12"),
         (["budget", "--starts", "no-such-file"], "cannot be read"),
