@@ -336,7 +336,7 @@ def dead_letters(counts: Mapping[str, int], newest: datetime | None) -> Finding:
     return warn(
         "dead letters",
         f"{where}, the newest of {newest:%Y-%m-%d %H:%M} UTC" if newest else where,
-        "Read `reason` in that schema's dead_letter: the next keyframe has healed their events, not the cause.",
+        "See `stratum deadletters list`: a keyframe has healed their events, not the cause.",
     )
 
 

@@ -54,7 +54,8 @@ PROVIDER = "provider and benchmark"
 _UNDER_WAY = """
 SELECT (SELECT count(*) FROM ingest.polls), (SELECT count(*) FROM ingest.polls WHERE failure <> ''),
     coalesce((SELECT max(id) FROM ingest.outbox) > (SELECT max(published_id) FROM ingest.outbox_position), false)
-    OR coalesce((SELECT max(id) FROM consensus.outbox) > (SELECT max(published_id) FROM consensus.outbox_position), false),
+    OR coalesce((SELECT max(id) FROM consensus.outbox) > (SELECT max(published_id) FROM consensus.outbox_position),
+        false),
     (SELECT max(sequence) FROM consensus.position), (SELECT max(sequence) FROM signals.position)
 """
 _ROWS = """

@@ -73,7 +73,7 @@ class Running:
         assert lease is not None
         body = [an_event(*(a_book(book, spreads(-5.5 - number / 2)) for book in BOOKS))]
         poll = Poll(SPORT, START + minutes(number), 60.0, Coverage(("h2h", "spreads", "totals")), normalize(body))
-        await Recorder(self.ingest, self.outbox, lease, 0.001, rate=1.0).record([Answered(poll, Quota())])
+        await Recorder(self.ingest, self.outbox, lease, 0.001, rate=1.0).record([Answered(poll, Quota(), body)])
 
     @asynccontextmanager
     async def working(self, fold: ConsensusFold, database: Database | None = None) -> AsyncIterator[Stage]:
