@@ -65,7 +65,7 @@ class NatsServer:
         configuration.write_text(self._configuration())
         self._process = spawn([str(_binary()), "--config", str(configuration)], self._log, death_signal=signal.SIGTERM)
         try:
-            await_ready(self._process, self._log, self.answers, deadline_seconds)
+            await_ready(self._process, self._log, self._answers, deadline_seconds)
         except ServerFailedError:
             self.stop()
             raise
@@ -99,10 +99,16 @@ class NatsServer:
             indent=2,
         )
 
-    def answers(self) -> bool:
-        """Whether JetStream is up: it switches itself off when its disk is full, and stays off until a start."""
+    def is_healthy(self) -> bool:
+        """Whether its streams take messages. After a full disk they take none until a start, and only this says so."""
+        return self._says_well("/healthz")
+
+    def _answers(self) -> bool:
+        return self._says_well("/healthz?js-enabled-only=true")
+
+    def _says_well(self, path: str) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.monitor_url}/healthz?js-enabled-only=true", timeout=2) as answer:  # noqa: S310 - our own http address
+            with urllib.request.urlopen(f"{self.monitor_url}{path}", timeout=2) as answer:  # noqa: S310 - our own http address
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False

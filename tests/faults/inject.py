@@ -337,8 +337,8 @@ class Faults:
         happened = await filling
         nats_server = self._stack.members["nats"].runnable
         assert isinstance(nats_server, NatsServer)
-        if fault.target == "nats" and nats_server.running and not nats_server.answers():
-            # JetStream has switched itself off, which only a start undoes: what a liveness probe is for.
+        if fault.target == "nats" and nats_server.running and not nats_server.is_healthy():
+            # A stream that could not be written takes nothing more until a start: what a liveness probe is for.
             self._stack.kill("nats")
             self.restarted_after_full_disk += 1
         return happened
