@@ -249,7 +249,8 @@ def _dead_letters(rows: Rows) -> Finding:
     counts: dict[str, int] = {}
     newest: datetime | None = None
     for row in rows.of(
-        "SELECT 'ingest' AS service, count(*) AS number, max(noted_at) AS newest FROM ingest.dead_letter WHERE settled_at IS NULL "
+        "SELECT 'ingest' AS service, count(*) AS number, max(noted_at) AS newest FROM ingest.dead_letter "
+        "WHERE settled_at IS NULL "
         "UNION ALL SELECT 'consensus', count(*), max(noted_at) FROM consensus.dead_letter WHERE settled_at IS NULL "
         "UNION ALL SELECT 'signals', count(*), max(noted_at) FROM signals.dead_letter WHERE settled_at IS NULL"
     ):

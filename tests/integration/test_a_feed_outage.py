@@ -94,7 +94,6 @@ async def test_an_outage_is_visible_while_it_lasts_and_makes_no_signal_when_it_e
             odds_api_clock="provider",
             odds_api_poll_interval_seconds=60.0,
             odds_api_retry_attempts=1,
-            odds_api_circuit_seconds=0.000001,
         )
         poller = Poller(config, OddsApi(session, config), ingest, outbox, "here")
 
