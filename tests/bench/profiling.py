@@ -18,20 +18,20 @@ import pstats
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any, Self, cast
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consensus.config import Config as ConsensusConfig
 from services.consensus.events import ConsensusFold
 from services.consensus.store import stage as consensus_tables
 from services.ingest import recorder, store, wire
-from services.ingest.changes import Coverage, EventState, Observation, Poll, is_believable, observe_poll
-from services.ingest.config import Config as IngestConfig
+from services.ingest.body import decode
+from services.ingest.changes import Coverage, EventState, Poll
 from services.ingest.normalize import Memory, normalize
 from services.ingest.provider import Quota
 from services.shared.bus import MARKETS as MARKETS_STREAM
@@ -108,6 +108,34 @@ class SilentConnection:
         """Some number."""
         return 0
 
+    def begin_nested(self) -> AbstractAsyncContextManager[None]:
+        """A part of a transaction that is not there."""
+        return nullcontext()
+
+    async def get_raw_connection(self) -> SimpleNamespace:
+        """The driver's connection, which is as silent."""
+        return SimpleNamespace(driver_connection=SimpleNamespace(cursor=SilentCopy))
+
+
+class SilentCopy:
+    """A cursor and what it copies into, in one: takes every row and writes none."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    def copy(self, _statement: str) -> Self:
+        """Where the rows go."""
+        return self
+
+    def set_types(self, _types: Sequence[str]) -> None:
+        """How they are written."""
+
+    async def write_row(self, _row: Sequence[object]) -> None:
+        """A row."""
+
 
 class SilentResult:
     """The feed's epoch and position, which is the one thing that a write asks back."""
@@ -127,7 +155,7 @@ class Ingesting:
         self._phases = phases
         self._memory = Memory()
         self._states: dict[str, EventState] = {}
-        self._config = IngestConfig()
+        self._state_rows = store.StateRows()
         self._outbox = _outbox(store.stage, OBSERVATIONS)
         self.changes = 0
 
@@ -135,22 +163,27 @@ class Ingesting:
         """One response."""
         phase = self._phases.phase
         with phase("decode the body"):
-            value = msgspec.json.decode(body)
+            value = decode(body)
         with phase("normalize"):
             seen = normalize(value, SPORT, self._memory)
         poll = Poll(SPORT, at, CADENCE.total_seconds(), Coverage(MARKETS), seen)
-        assert is_believable(self._states.values(), poll)
+        messages: list[Outgoing] = []
+        work = recorder._Work(self._states)
+        slices = recorder._slices(work, [recorder.Answered(poll, Quota(), value)], frozenset())
+        ended = False
+        while not ended:
+            with phase("find changes"):
+                part = next(slices)
+            ended = part.last
+            with phase("encode messages"):
+                told = [wire.outgoing(observation) for observation in part.told]
+            with phase("rows and states to parameters"):
+                await store.write(CONNECTION, part.rows, self._state_rows)
+            with phase("outbox to parameters"):
+                await self._outbox.add(CONNECTION, told)
+            messages += told
         if self._phases.counting:
-            self.changes += sum(step.changed for step in observe_poll(self._states, poll))
-        rows = store.Rows()
-        with phase("find changes"):
-            told: list[Observation] = recorder._apply(self._states, rows, poll, Quota())
-        with phase("encode messages"):
-            messages = [wire.outgoing(observation) for observation in told]
-        with phase("rows and states to parameters"):
-            await store.write(CONNECTION, rows)
-        with phase("outbox to parameters"):
-            await self._outbox.add(CONNECTION, messages)
+            self.changes += sum(row.changes for row in work.polls)
         return messages
 
 

@@ -31,7 +31,8 @@ from services.signals.events import SignalEvents
 from services.signals.rules import RuleSettings
 
 BOOKS = ("draftkings", "fanduel", "betmgm", "bovada", "betrivers", "fanatics")
-STEADY_POLLS, FAILED_POLLS, POLLS_AFTER = 12, 3, 4
+# Fewer failures than open the circuit, which would ask something free before the next poll.
+STEADY_POLLS, FAILED_POLLS, POLLS_AFTER = 12, 2, 4
 BACK_AT = START + minutes(STEADY_POLLS - 1 + 40)
 
 
