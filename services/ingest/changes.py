@@ -46,7 +46,7 @@ class Coverage:
         return market in self.markets and (not self.books or book in self.books)
 
 
-class HeldQuote(msgspec.Struct, frozen=True, array_like=True):
+class HeldQuote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An offer, and since when it has stood. It stays the same object until something about it changes."""
 
     offer: Offer
@@ -65,7 +65,7 @@ class HeldQuote(msgspec.Struct, frozen=True, array_like=True):
         return self.offer.key
 
 
-class GoneQuote(msgspec.Struct, frozen=True, array_like=True):
+class GoneQuote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A quote that was asked for and did not come."""
 
     quote: HeldQuote
@@ -77,7 +77,7 @@ class GoneQuote(msgspec.Struct, frozen=True, array_like=True):
         return self.quote.key
 
 
-class EventState(msgspec.Struct, frozen=True):
+class EventState(msgspec.Struct, frozen=True, gc=False):
     """All that ingest knows of an event between two polls.
 
     What moves with every poll stands in columns beside the quotes, the n-th value for the n-th quote.
@@ -106,7 +106,7 @@ class EventState(msgspec.Struct, frozen=True):
     absent: tuple[GoneQuote, ...]
 
 
-class Reads(msgspec.Struct, frozen=True):
+class Reads(msgspec.Struct, frozen=True, gc=False):
     """When the provider last read the quotes of a market that did not change."""
 
     market: str
@@ -116,7 +116,7 @@ class Reads(msgspec.Struct, frozen=True):
     ages_seconds: tuple[float, ...]
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """One outcome's price and its own point, as first seen: a row to keep."""
 
     id: str
@@ -137,7 +137,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     sid: str | None
 
 
-class Disappearance(msgspec.Struct, frozen=True):
+class Disappearance(msgspec.Struct, frozen=True, gc=False):
     """A quote that was asked for and did not come: a row to keep."""
 
     event_id: str
@@ -148,7 +148,7 @@ class Disappearance(msgspec.Struct, frozen=True):
     observed_at: datetime
 
 
-class Observation(msgspec.Struct, frozen=True):
+class Observation(msgspec.Struct, frozen=True, gc=False):
     """What the others are told of one event at one observation."""
 
     event_id: str
@@ -172,7 +172,7 @@ class Observation(msgspec.Struct, frozen=True):
     reads: tuple[Reads, ...]
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """What one observation of one event leads to."""
 
     state: EventState
@@ -314,7 +314,7 @@ def _header(before: EventState | None, seen: SeenEvent | None) -> SeenEvent | Ev
     return event
 
 
-class _Board(msgspec.Struct, frozen=True):
+class _Board(msgspec.Struct, frozen=True, gc=False):
     """The quotes that there are at an observation, in the order of their keys, and beside each what was held of it."""
 
     keys: tuple[QuoteKey, ...]

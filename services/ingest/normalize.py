@@ -89,7 +89,7 @@ class Rejection(StrEnum):
     UNREADABLE_TIME = "unreadable_time"
 
 
-class OutcomeQuote(msgspec.Struct, frozen=True, array_like=True):
+class OutcomeQuote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One side of a book's quote."""
 
     #: home, away, draw, over or under.
@@ -102,7 +102,7 @@ class OutcomeQuote(msgspec.Struct, frozen=True, array_like=True):
     sid: str | None = None
 
 
-class Offer(msgspec.Struct, frozen=True, array_like=True):
+class Offer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a book offers on a whole market: every side, and the canonical side's line."""
 
     #: What it is a quote of.
@@ -113,7 +113,7 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
     outcomes: tuple[OutcomeQuote, ...]
 
 
-class Quote(msgspec.Struct, frozen=True):
+class Quote(msgspec.Struct, frozen=True, gc=False):
     """An offer, and when the provider last read it."""
 
     book: str
@@ -125,7 +125,7 @@ class Quote(msgspec.Struct, frozen=True):
     last_update: datetime | None
 
 
-class SeenEvent(msgspec.Struct, frozen=True):
+class SeenEvent(msgspec.Struct, frozen=True, gc=False):
     """One event as one response showed it.
 
     Its quotes are kept in columns, since from response to response little but the readings differs: an offer that comes
@@ -185,7 +185,7 @@ class Seen:
         return not self.events and not self.unreadable
 
 
-class _Read(msgspec.Struct, frozen=True):
+class _Read(msgspec.Struct, frozen=True, gc=False):
     """What the outcomes of one market were read as. They alone decide, in an event of one shape."""
 
     offers: tuple[Offer, ...] = ()
@@ -203,7 +203,7 @@ _Dated = tuple[Offer, datetime | None]
 _Shape = tuple[object, ...]
 
 
-class _Known(msgspec.Struct, frozen=True):
+class _Known(msgspec.Struct, frozen=True, gc=False):
     """An event as it was given and as it was read. All but `shape` is by market, in the order of the response."""
 
     shape: _Shape
