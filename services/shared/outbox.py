@@ -10,6 +10,7 @@ had missed before a keyframe could make them pass over it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import text
@@ -58,6 +59,8 @@ class Outbox:
         #: False after a start and after every failure, when the stream may be gone.
         self._stream_is_there = False
         self._trimmed = 0
+        #: The stream as our last publishing left it; None when it must be asked.
+        self._ended: StreamState | None = None
         table, position = tables.outbox.fullname, tables.outbox_position.fullname
         owned = "partition = ANY(CAST(:partitions AS smallint[]))"
         # ruff: noqa: S608 - the only names put into these statements are those of our own tables
@@ -139,9 +142,11 @@ class Outbox:
         self._stream_is_there = False
         published = moved = 0
         while True:
-            async with self._database.begin() as connection:
+            async with self._database.reading() as connection:
                 rows = (await connection.execute(self._oldest, {"partitions": list(partitions)})).all()
-            stream = await self._bus.stream_state(self.target)
+            # Where it ended after our own last publishing need not be asked: if it ends elsewhere, it takes nothing.
+            ended, self._ended = self._ended, None
+            stream: StreamState = ended if rows and ended is not None else await self._bus.stream_state(self.target)
             if await self._begins_anew(partitions, stream, rows):
                 continue
             if rows:
@@ -155,6 +160,7 @@ class Outbox:
                     moved += 1
                     continue
                 await self._note(partitions, stream, last, rows[-1].id)
+                self._ended = replace(stream, last_sequence=max(last, stream.last_sequence)) if last else None
                 published += len(rows)
                 moved = 0
             if len(rows) < ATOMIC_BATCH:
