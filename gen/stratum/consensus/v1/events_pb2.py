@@ -26,7 +26,7 @@ from stratum.common.v1 import market_pb2 as stratum_dot_common_dot_v1_dot_market
 from stratum.consensus.v1 import market_pb2 as stratum_dot_consensus_dot_v1_dot_market__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!stratum/consensus/v1/events.proto\x12\x14stratum.consensus.v1\x1a\x1estratum/common/v1/market.proto\x1a!stratum/consensus/v1/market.proto\"\xec\x01\n\x0eMarketsUpdated\x12-\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.stratum.common.v1.EventHeader\x12\x31\n\x07markets\x18\x02 \x03(\x0b\x32 .stratum.consensus.v1.MarketView\x12-\n\x07removed\x18\x03 \x03(\x0b\x32\x1c.stratum.common.v1.MarketKey\x12\x13\n\x0b\x63onfig_hash\x18\x04 \x01(\t\x12\x34\n\x07updated\x18\x05 \x03(\x0b\x32#.stratum.consensus.v1.MarketUpdated\"\xc3\x02\n\rMarketUpdated\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.stratum.common.v1.MarketKey\x12\x32\n\tconsensus\x18\x02 \x01(\x0b\x32\x1f.stratum.consensus.v1.Consensus\x12\r\n\x05\x62ooks\x18\x03 \x03(\t\x12/\n\x07\x63hanged\x18\x04 \x03(\x0b\x32\x1e.stratum.consensus.v1.BookView\x12\x18\n\x10read_age_seconds\x18\x05 \x03(\x01\x12\x30\n\x06others\x18\x06 \x03(\x0b\x32 .stratum.consensus.v1.OthersView\x12\x11\n\tothers_of\x18\x07 \x03(\r\x12\x34\n\x08\x65xcluded\x18\x08 \x03(\x0b\x32\".stratum.consensus.v1.ExcludedBookb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!stratum/consensus/v1/events.proto\x12\x14stratum.consensus.v1\x1a\x1estratum/common/v1/market.proto\x1a!stratum/consensus/v1/market.proto\"\xbf\x01\n\x0eMarketsUpdated\x12-\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.stratum.common.v1.EventHeader\x12-\n\x07removed\x18\x03 \x03(\x0b\x32\x1c.stratum.common.v1.MarketKey\x12\x13\n\x0b\x63onfig_hash\x18\x04 \x01(\t\x12\x34\n\x07updated\x18\x05 \x03(\x0b\x32#.stratum.consensus.v1.MarketUpdatedJ\x04\x08\x02\x10\x03\"\xc3\x02\n\rMarketUpdated\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.stratum.common.v1.MarketKey\x12\x32\n\tconsensus\x18\x02 \x01(\x0b\x32\x1f.stratum.consensus.v1.Consensus\x12\r\n\x05\x62ooks\x18\x03 \x03(\t\x12/\n\x07\x63hanged\x18\x04 \x03(\x0b\x32\x1e.stratum.consensus.v1.BookView\x12\x18\n\x10read_age_seconds\x18\x05 \x03(\x01\x12\x30\n\x06others\x18\x06 \x03(\x0b\x32 .stratum.consensus.v1.OthersView\x12\x11\n\tothers_of\x18\x07 \x03(\r\x12\x34\n\x08\x65xcluded\x18\x08 \x03(\x0b\x32\".stratum.consensus.v1.ExcludedBookb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stratum.consensus.v1.events
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MARKETSUPDATED']._serialized_start=127
-  _globals['_MARKETSUPDATED']._serialized_end=363
-  _globals['_MARKETUPDATED']._serialized_start=366
-  _globals['_MARKETUPDATED']._serialized_end=689
+  _globals['_MARKETSUPDATED']._serialized_end=318
+  _globals['_MARKETUPDATED']._serialized_start=321
+  _globals['_MARKETUPDATED']._serialized_end=644
 # @@protoc_insertion_point(module_scope)

@@ -22,12 +22,11 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class MarketsUpdated(_message.Message):
-    """One event after one observation: every changed market whole, and the header always. Subject: markets.<event_id>."""
+    """One event after one observation: every changed market, and the header always. Subject: markets.<event_id>."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
-    MARKETS_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     CONFIG_HASH_FIELD_NUMBER: _builtins.int
     UPDATED_FIELD_NUMBER: _builtins.int
@@ -36,29 +35,24 @@ class MarketsUpdated(_message.Message):
     @_builtins.property
     def event(self) -> _market_pb2.EventHeader: ...
     @_builtins.property
-    def markets(self) -> _containers.RepeatedCompositeFieldContainer[_market_pb2_1.MarketView]:
-        """Markets that changed in anything that is published. In a keyframe: every market there is."""
-
-    @_builtins.property
     def removed(self) -> _containers.RepeatedCompositeFieldContainer[_market_pb2.MarketKey]:
         """Markets in which no book quotes any more."""
 
     @_builtins.property
     def updated(self) -> _containers.RepeatedCompositeFieldContainer[Global___MarketUpdated]:
-        """What replaces `markets`. In a keyframe every market there is, with every quote in it."""
+        """Markets that changed in anything that is published. In a keyframe every market there is, with every quote in it."""
 
     def __init__(
         self,
         *,
         event: _market_pb2.EventHeader | None = ...,
-        markets: _abc.Iterable[_market_pb2_1.MarketView] | None = ...,
         removed: _abc.Iterable[_market_pb2.MarketKey] | None = ...,
         config_hash: _builtins.str = ...,
         updated: _abc.Iterable[Global___MarketUpdated] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_hash", b"config_hash", "event", b"event", "markets", b"markets", "removed", b"removed", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_hash", b"config_hash", "event", b"event", "removed", b"removed", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from stratum.common.v1 import market_pb2 as stratum_dot_common_dot_v1_dot_market__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1estratum/ingest/v1/events.proto\x12\x11stratum.ingest.v1\x1a\x1estratum/common/v1/market.proto\"\x82\x02\n\rEventObserved\x12-\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.stratum.common.v1.EventHeader\x12-\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1c.stratum.common.v1.BookQuote\x12\x30\n\x07removed\x18\x03 \x03(\x0b\x32\x1f.stratum.ingest.v1.QuoteRemoved\x12+\n\x05reads\x18\x04 \x03(\x0b\x32\x1c.stratum.ingest.v1.QuoteRead\x12\x34\n\x0cmarket_reads\x18\x05 \x03(\x0b\x32\x1e.stratum.ingest.v1.MarketReads\"G\n\x0cQuoteRemoved\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12)\n\x03key\x18\x02 \x01(\x0b\x32\x1c.stratum.common.v1.MarketKey\"Y\n\tQuoteRead\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12)\n\x03key\x18\x02 \x01(\x0b\x32\x1c.stratum.common.v1.MarketKey\x12\x13\n\x0b\x61ge_seconds\x18\x03 \x01(\x01\"\\\n\x0bMarketReads\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.stratum.common.v1.MarketKey\x12\r\n\x05\x62ooks\x18\x02 \x03(\t\x12\x13\n\x0b\x61ge_seconds\x18\x03 \x03(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1estratum/ingest/v1/events.proto\x12\x11stratum.ingest.v1\x1a\x1estratum/common/v1/market.proto\"\xdb\x01\n\rEventObserved\x12-\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.stratum.common.v1.EventHeader\x12-\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1c.stratum.common.v1.BookQuote\x12\x30\n\x07removed\x18\x03 \x03(\x0b\x32\x1f.stratum.ingest.v1.QuoteRemoved\x12\x34\n\x0cmarket_reads\x18\x05 \x03(\x0b\x32\x1e.stratum.ingest.v1.MarketReadsJ\x04\x08\x04\x10\x05\"G\n\x0cQuoteRemoved\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12)\n\x03key\x18\x02 \x01(\x0b\x32\x1c.stratum.common.v1.MarketKey\"\\\n\x0bMarketReads\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.stratum.common.v1.MarketKey\x12\r\n\x05\x62ooks\x18\x02 \x03(\t\x12\x13\n\x0b\x61ge_seconds\x18\x03 \x03(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,11 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stratum.ingest.v1.events_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENTOBSERVED']._serialized_start=86
-  _globals['_EVENTOBSERVED']._serialized_end=344
-  _globals['_QUOTEREMOVED']._serialized_start=346
-  _globals['_QUOTEREMOVED']._serialized_end=417
-  _globals['_QUOTEREAD']._serialized_start=419
-  _globals['_QUOTEREAD']._serialized_end=508
-  _globals['_MARKETREADS']._serialized_start=510
-  _globals['_MARKETREADS']._serialized_end=602
+  _globals['_EVENTOBSERVED']._serialized_end=305
+  _globals['_QUOTEREMOVED']._serialized_start=307
+  _globals['_QUOTEREMOVED']._serialized_end=378
+  _globals['_MARKETREADS']._serialized_start=380
+  _globals['_MARKETREADS']._serialized_end=472
 # @@protoc_insertion_point(module_scope)

@@ -31,7 +31,6 @@ class EventObserved(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
-    READS_FIELD_NUMBER: _builtins.int
     MARKET_READS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> _market_pb2.EventHeader: ...
@@ -44,14 +43,10 @@ class EventObserved(_message.Message):
         """Quotes that were asked for and did not come. Empty in a keyframe, which simply does not list them."""
 
     @_builtins.property
-    def reads(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuoteRead]:
-        """When the provider last read the unchanged quotes of the markets that this message changes, and of any quote whose last
-        reading has passed the start.
-        """
-
-    @_builtins.property
     def market_reads(self) -> _containers.RepeatedCompositeFieldContainer[Global___MarketReads]:
-        """The same, a market at a time: what replaces `reads`."""
+        """When the provider last read the unchanged quotes of the markets that this message changes, and of any quote whose last
+        reading has passed the start. A market at a time.
+        """
 
     def __init__(
         self,
@@ -59,12 +54,11 @@ class EventObserved(_message.Message):
         event: _market_pb2.EventHeader | None = ...,
         changes: _abc.Iterable[_market_pb2.BookQuote] | None = ...,
         removed: _abc.Iterable[Global___QuoteRemoved] | None = ...,
-        reads: _abc.Iterable[Global___QuoteRead] | None = ...,
         market_reads: _abc.Iterable[Global___MarketReads] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "event", b"event", "market_reads", b"market_reads", "reads", b"reads", "removed", b"removed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "event", b"event", "market_reads", b"market_reads", "removed", b"removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -94,35 +88,6 @@ class QuoteRemoved(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QuoteRemoved: _TypeAlias = QuoteRemoved  # noqa: Y015
-
-@_typing.final
-class QuoteRead(_message.Message):
-    """An unchanged quote's newest reading."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    BOOK_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
-    AGE_SECONDS_FIELD_NUMBER: _builtins.int
-    book: _builtins.str
-    age_seconds: _builtins.float
-    """Seconds from the reading to this observation; negative where the book's clock is ahead."""
-    @_builtins.property
-    def key(self) -> _market_pb2.MarketKey: ...
-    def __init__(
-        self,
-        *,
-        book: _builtins.str = ...,
-        key: _market_pb2.MarketKey | None = ...,
-        age_seconds: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "book", b"book", "key", b"key"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___QuoteRead: _TypeAlias = QuoteRead  # noqa: Y015
 
 @_typing.final
 class MarketReads(_message.Message):
