@@ -607,7 +607,7 @@ class _Reader:
 
     def _quarantine(self, key: str, book: Mapping[str, Any]) -> None:
         known = self._quarantined.get(key, SeenBook(key, "", 0))
-        named = {market.get("key") for market in book["markets"] if _is_object(market)}
+        named = [market.get("key") for market in book["markets"] if _is_object(market)]
         self._quarantined[key] = SeenBook(
             book=key,
             # The greater title, so that the order of a response decides nothing.
