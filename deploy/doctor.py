@@ -317,6 +317,10 @@ def feed(
 _FEED_ADVICE = {
     "key_refused": "Put a valid key into ODDS_API_KEY and restart ingest: it does not ask again by itself.",
     "out_of_credits": "Buy credits or wait for the first of the month; ingest looks every 15 minutes.",
+    "budget_exhausted": "The budget is spent: wait, or raise ODDS_API_DAY_CREDITS or ODDS_API_MONTH_CREDITS; "
+    "`stratum budget` shows what a schedule costs.",
+    "circuit_open": "The provider kept failing and is left alone for a while; ingest goes on by itself.",
+    "historical_unavailable": "The plan does not sell the past: see ODDS_API_HISTORICAL_ENABLED.",
     "rate_limited": "Poll fewer sports at once, or less often.",
     "unavailable": "The provider does not answer: see its status page; ingest goes on trying.",
     "unreadable_body": "The provider sends what is no JSON: see `stratum logs ingest`; it goes on trying.",
@@ -361,10 +365,10 @@ def partitions_ahead(parted: Mapping[str, bool]) -> Finding:
         return skip("partitions", "no table is divided by day")
     late = [table for table, has in parted.items() if not has]
     if late:
-        return fail(
+        return warn(
             "partitions",
             f"no partition for tomorrow: {', '.join(late)}",
-            "Run the retention job, which makes them ahead; from midnight on rows would be refused.",
+            "Run `stratum retention`, which makes them ahead; until then whoever writes makes them on the way.",
         )
     return ok("partitions", f"{len(parted)} tables have tomorrow's")
 

@@ -226,6 +226,10 @@ def _lease(rows: Rows, polls: bool) -> Finding:
 
 def _feeds(rows: Rows, polls: bool) -> list[Finding]:
     found = []
+    resting = {
+        row["sport_key"]
+        for row in rows.of("SELECT sport_key FROM ingest.cadences WHERE asks = 'events' AND limited_by = 'nothing'")
+    }
     for row in rows.of("SELECT *, clock_timestamp() AS now FROM ingest.feed_health ORDER BY sport_key"):
         age = None
         if row["polled_at"] is not None:
@@ -237,9 +241,11 @@ def _feeds(rows: Rows, polls: bool) -> list[Finding]:
                 row["expected_interval_seconds"],
                 row["consecutive_failures"],
                 row["last_failure"],
-                polls and row["clock_rate"] != 0.0,
+                polls and row["clock_rate"] != 0.0 and row["sport_key"] not in resting,
             )
         )
+    if not found and resting:
+        return [doctor.ok("feeds", f"nothing is near in {', '.join(sorted(resting))}: only the list of games is asked")]
     if not found and polls:
         return [doctor.fail("feeds", "no sport was ever polled", "See ODDS_API_SPORTS and `stratum logs ingest`.")]
     return found or [doctor.ok("feeds", "none, and none is polled")]

@@ -182,7 +182,7 @@ class _Keeper:
         self._sport = sport_key
         self._series = series
         self._body = b""
-        # The one place where calls are made: whatever keeps an account of credits belongs around this client.
+        # Outside of the ledger: a recorder may run where there is no database. `--credits` is its own bound.
         self._api = OddsApi(session, config, heard=self._hear)
         self._failures = 0
 
@@ -198,7 +198,9 @@ class _Keeper:
             self._failures += 1
             if self._failures >= FAILURES_IN_A_ROW:
                 raise RecordingError(f"{self._failures} failures in a row, the last: {failure}") from None
-            return _more(before, failed=1, said=str(failure))
+            # Each attempt may have been charged, though nothing came of it.
+            charged = self._config.odds_api_retry_attempts * cost_of_a_call(self._config)
+            return _more(before, failed=1, credits=charged, said=str(failure))
         self._failures = 0
         return self._keep(before, answer)
 

@@ -58,7 +58,7 @@ class Step:
     #: Of each published market the books whose quotes differ from the message before in more than their last reading;
     #: in a keyframe all of them.
     told: Mapping[MarketKey, tuple[str, ...]]
-    #: Markets that somebody quotes again, or for the first time.
+    #: Markets that somebody quotes again, or for the first time; in a keyframe every one that somebody quotes.
     appeared: tuple[MarketKey, ...]
     #: Markets that the last book has left at this observation.
     removed: tuple[MarketKey, ...]
@@ -98,8 +98,8 @@ def step(state: EventState, seen: Observation, rules: BoardRules) -> Step:
             told.setdefault(key, tuple([book for book in touched if book in quotes]))
             points.extend(_points(key, earlier, after, touched, seen))
             (changed if quotes else removed).append(key)
-            if quotes and not earlier:
-                appeared.append(key)
+        if quotes and (keyframe or not earlier):
+            appeared.append(key)
     quoted = {key: market for key, market in markets.items() if market.quotes}
     return Step(
         state=EventState(state.revision + 1, rules.config_hash, coverage, markets),

@@ -14,6 +14,7 @@ from services.consensus.board import BoardRules
 from services.consensus.model import Coverage, EventState, MarketKey, MarketState, Observation, Quote, Value
 from services.consensus.store import CurrentMarket
 from services.shared.cycles import Share
+from services.shared.errors import Malformed
 from services.shared.stage import Arrival, Outcome, Outgoing
 
 
@@ -62,7 +63,12 @@ class ConsensusFold:
         return dump_state(state)
 
     def step(self, state: EventState, message: Observation) -> Outcome[EventState]:
-        """The event after the observation, what to store of it, and what to tell the others."""
+        """The event after the observation, what to store of it, and what to tell the others.
+
+        Raises Malformed for a change of what is not known any more: an event that was silent for long is forgotten.
+        """
+        if state.revision and not state.coverage and not message.keyframe:
+            raise Malformed("what was known of the event is forgotten, and this tells only what changed in it")
         done = board.step(state, message, self._rules)
         told = [wire.market_updated(message, key, done.state.markets[key], done.told[key]) for key in done.published]
         update = wire.markets_updated(

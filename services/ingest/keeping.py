@@ -22,6 +22,7 @@ def kept(config: Config) -> Sequence[Kept]:
         Days(store.odds_snapshots, config.ingest_snapshots_retention_days),
         Days(store.disappearances, config.ingest_snapshots_retention_days),
         Rows(store.cycles, store.cycles.c.observed_at, config.ingest_polls_retention_days),
+        Rows(store.credit_reservations, store.credit_reservations.c.reserved_at, config.ingest_polls_retention_days),
         Rows(store.polls, store.polls.c.observed_at, config.ingest_polls_retention_days),
         Rows(store.stage.dead_letter, store.stage.dead_letter.c.noted_at, config.ingest_dead_letters_retention_days),
         Rows(store.keyframe_requests, store.keyframe_requests.c.requested_at, KEYFRAME_REQUEST_DAYS),

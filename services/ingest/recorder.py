@@ -100,19 +100,19 @@ class Recorder:
     async def record(self, batch: Sequence[Answered], also: Also | None = None) -> list[bool]:
         """Keeps the polls in order; says of each whether it was believed.
 
-        A large board is kept slice by slice, each in a transaction of its own, so that what the first slices lead to is
-        on its way while the rest is worked out, and nobody waits long for this process. What belongs to the polls as
-        wholes, their health and `also`, is kept with the last slice. Dying in between is missing the rest of a poll; a
-        walk that repeats it finds the events of the first slices observed already, and leaves them alone.
+        A large board's poll is kept slice by slice, each in a transaction of its own, so that what the first slices
+        lead to is on its way while the rest is worked out, and nobody waits long for this process. What belongs to the
+        poll as a whole, its health and `also`, is kept with the last slice. Dying in between is missing the rest of the
+        poll; a walk that repeats it finds the events of the first slices observed already, and leaves them alone.
 
         Raises LeaseLost when somebody else polls now, and whatever the database raises; then the slice was not kept,
-        nor any behind it. What was kept is published, but for the last slice.
+        nor any behind it. What was kept is published, but for the last slice, as far as the bus takes it.
         """
         work = _Work()
         async with self._recording:
             slices: Iterator[_Slice] | None = None
             publishing: asyncio.Task[int] | None = None
-            ended = False
+            published, ended = True, False
             try:
                 while not ended:
                     async with self._transaction() as connection:
@@ -135,8 +135,10 @@ class Recorder:
                             if also is not None:
                                 await also(connection)
                     if publishing is not None:
-                        await publishing
-                    publishing = None if ended else asyncio.create_task(self.publish())
+                        # A bus that is away costs nothing of an answer that was paid for: the rest is kept.
+                        (failure,) = await asyncio.gather(publishing, return_exceptions=True)
+                        published = not isinstance(failure, BaseException)
+                    publishing = asyncio.create_task(self.publish()) if published and not ended else None
             finally:
                 if publishing is not None:
                     publishing.cancel()
@@ -310,7 +312,11 @@ class _Work:
 
 
 def _slices(work: _Work, batch: Sequence[Answered], requested: frozenset[str]) -> Iterator[_Slice]:
-    """Takes the polls into the states, and ends a slice after so many events; notes of each poll if it is believed."""
+    """Takes the polls into the states; notes of each if it is believed.
+
+    A poll by itself is cut into slices of so many events. Several are kept together: they are read by one log of
+    decisions, and a walk's place moves with all of them.
+    """
     rows, told = Rows(), list[Observation]()
     answered_keyframes: set[str] = set()
     for answered in batch:
@@ -321,7 +327,7 @@ def _slices(work: _Work, batch: Sequence[Answered], requested: frozenset[str]) -
         counts: Counter[str] = Counter()
         changed = work.changed[poll.sport_key, poll.observed_at]
         for step in observe_poll(work.states, poll):
-            if len(told) >= SLICE_EVENTS:
+            if len(batch) == 1 and len(told) >= SLICE_EVENTS:
                 yield _Slice(rows, told, last=False)
                 rows, told = Rows(), []
             _apply(work.states, rows, poll.sport_key, step, counts)

@@ -39,7 +39,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 
@@ -1121,6 +1121,9 @@ async def _add_snapshots(connection: AsyncConnection, snapshots: Sequence[Snapsh
                     )
     except psycopg.errors.UniqueViolation:
         await _insert(connection, _SNAPSHOTS, snapshots)
+    except psycopg.Error as error:
+        # As it would come from a statement: whoever survives a full disk there shall survive it here.
+        raise OperationalError("COPY ingest.odds_snapshots", None, error, hide_parameters=True) from error
 
 
 @lru_cache(4096)

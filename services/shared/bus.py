@@ -190,8 +190,11 @@ class Bus:
 
     async def delete_stream(self, spec: StreamSpec) -> None:
         """Removes a stream and everything in it; one that is not there is fine."""
-        with suppress(nats.js.errors.NotFoundError):
-            await self._manager.delete_stream(spec.name)
+        try:
+            with suppress(nats.js.errors.NotFoundError):
+                await self._manager.delete_stream(spec.name)
+        except nats.errors.Error as error:
+            raise BusError(f"the stream {spec.name} cannot be deleted: {error}") from error
 
     async def remove_read(self, spec: StreamSpec, through: int, partition: int | None = None) -> None:
         """Removes the messages up to a sequence, of one partition or of all, to make room."""

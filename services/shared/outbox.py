@@ -1,10 +1,10 @@
 """Messages that were decided in a transaction and leave after it: kept in the same commit, published in order.
 
 What was published stays for a while, because a stream can be lost with what nobody has read yet: somebody deletes it,
-or it comes back from an older copy. Before each publishing the stream is asked which one it is and how far it goes, and
-takes nothing unless it still goes just so far. If it is another one, or ends before where it ended already, everything
-that is kept is published again, and first: consumers know by its revision what they have applied, and apply what they
-had missed before a keyframe could make them pass over it.
+or it comes back from an older copy. A publisher knows which stream it is and how far it goes, by asking or by its own
+last publishing, and the stream takes nothing unless it still goes just so far. If it is another one, or ends before
+where it ended already, everything that is kept is published again, and first: consumers know by its revision what they
+have applied, and apply what they had missed before a keyframe could make them pass over it.
 """
 
 from __future__ import annotations

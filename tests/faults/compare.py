@@ -18,7 +18,7 @@ from services.signals.render import replay_line
 #: The tables that are compared, each with the columns that are left out.
 COMPARED: Mapping[Table, frozenset[str]] = {
     signals.signal: frozenset({"published_at", "feed_position"}),
-    signals.suppression: frozenset({"inserted_at"}),
+    signals.suppression: frozenset(),
     signals.configuration: frozenset(),
     consensus.consensus_snapshots: frozenset(),
     consensus.quote_history: frozenset(),
@@ -26,6 +26,7 @@ COMPARED: Mapping[Table, frozenset[str]] = {
     consensus.current_market: frozenset(),
     ingest.games: frozenset(),
     ingest.game_starts: frozenset(),
+    ingest.book_decisions: frozenset({"decided_at"}),
     ingest.odds_snapshots: frozenset(),
     ingest.disappearances: frozenset(),
 }

@@ -20,6 +20,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Makes the columns again; what was in them is gone until the next keyframe of each event."""
+    """Makes the columns again, empty: what was in them comes with the next keyframe of each event."""
     op.add_column("current_market", sa.Column("observed_at", sa.DateTime(timezone=True)), schema=SCHEMA)
     op.add_column("current_market", sa.Column("view", sa.LargeBinary), schema=SCHEMA)

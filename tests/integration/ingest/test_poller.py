@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.ingest.v1 import ingest_service_pb2 as pb
 from stratum.ingest.v1.events_pb2 import EventObserved
@@ -18,7 +19,7 @@ from stratum.ingest.v1.events_pb2 import EventObserved
 from services.ingest import recorder as recorder_module
 from services.ingest import store, wire
 from services.ingest.api import IngestApi
-from services.ingest.changes import Coverage, Poll
+from services.ingest.changes import Coverage, Poll, observe_poll
 from services.ingest.config import Config
 from services.ingest.health import judge
 from services.ingest.normalize import normalize
@@ -39,7 +40,7 @@ from services.ingest.testing import (
     moneyline,
     spreads,
 )
-from services.shared.bus import OBSERVATIONS, Bus
+from services.shared.bus import OBSERVATIONS, Bus, BusError
 from services.shared.database import Database
 from services.shared.identity import snapshot_id
 from services.shared.outbox import Outbox
@@ -406,3 +407,36 @@ async def test_a_refused_key_ends_the_asking(
     assert len(provider.requests) == 1
     (health,) = await load_health(database)
     assert health.last_failure == "key_refused"
+
+
+async def test_a_bus_that_is_away_costs_nothing_of_an_answer_that_was_paid_for(
+    database_for: DatabaseFor, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = await database_for("ingest")
+    outbox = Outbox(database, bus, store.stage, OBSERVATIONS)
+    recorder = Recorder(database, outbox, await a_lease(database), 10.0, 1.0)
+
+    async def is_away() -> int:
+        raise BusError("away")
+
+    monkeypatch.setattr(recorder_module, "SLICE_EVENTS", 2)
+    monkeypatch.setattr(recorder, "publish", is_away)
+    body = [an_event(a_book("betmgm", spreads(-5.5)), event_id=f"game{number}") for number in range(7)]
+    poll = Poll(SPORT, START, 60.0, Coverage(("spreads",)), normalize(body))
+    assert await recorder.record([Answered(poll, Quota(), body)]) == [True]
+    assert len(await rows(database, "games")) == 7
+    assert len(await rows(database, "polls")) == 1
+
+
+async def test_a_copy_that_fails_is_the_databases_failure_like_any_other(database_for: DatabaseFor) -> None:
+    database = await database_for("ingest")
+    body = [an_event(a_book("betmgm", spreads(-5.5)))]
+    step = next(observe_poll({}, Poll(SPORT, START, 60.0, Coverage(("spreads",)), normalize(body))))
+    unstorable = store.Rows(snapshots=[msgspec.structs.replace(step.snapshots[0], book="a\0b")])
+
+    async def keep() -> None:
+        async with database.begin() as connection:
+            await store.write(connection, unstorable, store.StateRows())
+
+    with pytest.raises(SQLAlchemyError):
+        await keep()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from services.consensus.board import BoardRules, step
-from services.consensus.events import dump_state, load_state
+from services.consensus.events import ConsensusFold, dump_state, load_state
 from services.consensus.keeping import forgotten
 from services.consensus.model import EventState
 from services.consensus.testing import NOW, SPREADS, Feed
+from services.shared.errors import Malformed
 
 LINES = {"betmgm": -6.0, "caesars": -6.0, "draftkings": -6.5, "fanduel": -6.5, "pinnacle": -6.0}
 LATER = NOW + timedelta(days=40)
@@ -41,3 +44,17 @@ def test_a_game_that_returns_has_all_its_markets_and_goes_on_counting() -> None:
     assert back.state.revision == 3
     assert back.published == (SPREADS,)
     assert len(back.quote_points) == len(LINES)
+
+
+def test_a_change_of_what_is_forgotten_cannot_be_read() -> None:
+    feed, state = a_game()
+    stub = forgotten(dump_state(state), LATER)
+    assert stub is not None
+    feed.quote(SPREADS, "pinnacle", -7.0)
+    with pytest.raises(Malformed):
+        ConsensusFold(BoardRules()).step(load_state(stub), feed.observe(keyframe=False))
+
+
+def test_a_keyframe_names_every_market_that_is_quoted_so_that_a_list_that_lost_one_heals() -> None:
+    feed, state = a_game()
+    assert step(state, feed.observe(keyframe=True), BoardRules()).appeared == (SPREADS,)
