@@ -30,9 +30,11 @@ from services.consensus import store as consensus
 from services.consensus.model import Consensus, ConsensusRow, GameRow, MarketKey, QuotePoint
 from services.consensus.store import ConsensusStore, CurrentMarket, GamePosition, HistoryPosition, MarketPosition
 from services.ingest import store as ingest
-from services.ingest.changes import Disappearance, EventState, Snapshot
-from services.ingest.normalize import SeenBook
-from services.shared.bus import MARKETS, OBSERVATIONS, Outgoing
+from services.ingest.changes import Coverage, Disappearance, Poll, observe_poll
+from services.ingest.health import BookHealth, SportHealth
+from services.ingest.normalize import SeenBook, normalize
+from services.ingest.testing import a_book, an_event, spreads
+from services.shared.bus import MARKETS, OBSERVATIONS, Outgoing, StreamState
 from services.shared.config import ServiceConfig
 from services.shared.database import Database, open_database
 from services.shared.outbox import Outbox
@@ -169,7 +171,15 @@ SPORT = year.SPORT
 class SilentBus:
     """Takes everything and says nothing."""
 
-    async def publish(self, *_: object) -> None: ...
+    async def publish(self, *_: object) -> int:
+        """It ends there now."""
+        return 2
+
+    async def ensure_stream(self, _spec: object) -> StreamState:
+        """It is there."""
+        return StreamState("stream", 1, 1)
+
+    stream_state = ensure_stream
 
 
 @asynccontextmanager
@@ -183,21 +193,19 @@ async def rolled_back(database: Database) -> AsyncIterator[AsyncConnection]:
 
 async def ask_ingest(database: Database) -> None:
     """Every query of ingest."""
-    state = EventState(LAST, SPORT, "Home", "Away", NOW, 4001, NOW, NOW, False, ())
+    seen = normalize([an_event(*[a_book(book, spreads(-5.5)) for book in ("betmgm", "fanduel")], event_id=LAST)])
+    step = next(observe_poll({}, Poll(SPORT, NOW, 60.0, Coverage(("spreads",)), seen)))
     walk = ingest.Cursor(SPORT, NOW - timedelta(days=7), NOW, NOW)
-    health = ingest.SportHealth(SPORT, NOW, NOW, 1.0, 60.0, 0, "", 15000)
-    snapshots = [
-        Snapshot(f"new-{book}", LAST, book, "h2h", "", "home", 1.9, None, NOW, NOW, None, None, None, None, None)
-        for book in ("betmgm", "draftkings", "fanduel")
-    ]
+    health = SportHealth(SPORT, NOW, NOW, 1.0, 60.0, 0, "", 15000)
     rows = ingest.Rows(
-        states={LAST: state},
-        starts=[state],
-        snapshots=snapshots,
+        states={LAST: step.state},
+        renewed={LAST},
+        starts=[step.state],
+        snapshots=list(step.snapshots),
         disappearances=[Disappearance(LAST, "betmgm", "h2h", "", NOW, NOW)],
         polls=[ingest.PollRow(SPORT, NOW)],
-        quarantined=[(SeenBook("new", "New", 3), NOW)],
-        books={SPORT: (ingest.BookHealth(SPORT, "betmgm", NOW, 3, 1),)},
+        quarantined=[(SeenBook("new", "New", 3), SPORT, NOW)],
+        books={SPORT: (BookHealth(SPORT, "betmgm", NOW, 3, 1, NOW),)},
         answered_keyframes={LAST},
     )
     rows.tallies[SPORT, "quotes", ""] += 1
@@ -216,7 +224,7 @@ async def ask_ingest(database: Database) -> None:
             await ingest.load_keyframe_requests(connection)
             await ingest.request_keyframes(connection, [OLD])
         with PLANS.of("ingest: keep a poll"):
-            await ingest.write(connection, rows)
+            await ingest.write(connection, rows, ingest.StateRows())
         with PLANS.of("ingest: note a success and a failure"):
             await ingest.note_success(connection, health)
             await ingest.note_failure(connection, SPORT, NOW + timedelta(seconds=1), "http_500", 60.0, 1.0)
@@ -225,6 +233,7 @@ async def ask_ingest(database: Database) -> None:
             await ingest.load_health(connection, [])
             await ingest.load_quarantined(connection)
             await ingest.load_tallies(connection, SPORT)
+        await ask_about_spending(connection)
         with PLANS.of("ingest: a backfill's cursor"):
             await ingest.load_cursor(connection, SPORT, walk.since, walk.until)
             await ingest.save_cursor(connection, walk)
@@ -233,6 +242,23 @@ async def ask_ingest(database: Database) -> None:
             await outbox.add(connection, [Outgoing(LAST, f"{LAST}:1", b"")])
         await outbox.publish()
         await outbox.is_empty()
+
+
+async def ask_about_spending(connection: AsyncConnection) -> None:
+    """What ingest asks about credits, cadences, watched events and books."""
+    with PLANS.of("ingest: what may be spent, and how often is asked"):
+        limits = ingest.Limits(1000, 20000)
+        reserved = await ingest.reserve_credits(connection, ingest.Spend("odds", SPORT, 3, 1, 1), limits, NOW)
+        assert isinstance(reserved, int)
+        await ingest.settle_credits(connection, reserved, 3, 15000, NOW)
+        await ingest.load_budget(connection, limits, NOW)
+        await ingest.load_cadences(connection)
+        await ingest.load_resting(connection)
+        await ingest.load_starts(connection, SPORT, NOW - timedelta(hours=6))
+        await ingest.set_watched(connection, "plans", [LAST])
+        await ingest.load_watched(connection)
+    with PLANS.of("ingest: decisions about books"):
+        await ingest.load_decisions(connection)
 
 
 async def _loaded(loading: Any) -> bool:
@@ -251,8 +277,8 @@ async def ask_consensus(database: Database) -> None:
         game,
         *(ConsensusRow(LAST, SPORT, MarketKey(m), NOW, Consensus(15, 12, False, "m"), False, "") for m in ("h2h", "x")),
         QuotePoint(LAST, key, "betmgm", NOW, None, 1.9, 1.9, 0.5),
-        CurrentMarket(LAST, SPORT, key, NOW, b"view"),
-        CurrentMarket(LAST, SPORT, MarketKey("totals"), NOW, None),
+        CurrentMarket(LAST, SPORT, key, quoted=True),
+        CurrentMarket(LAST, SPORT, MarketKey("totals"), quoted=False),
     ]
     async with rolled_back(database) as connection:
         with PLANS.of("consensus: keep a batch"):
@@ -279,6 +305,7 @@ async def ask_consensus(database: Database) -> None:
     with PLANS.of("consensus: a game whole"):
         await store.game(LAST)
         await store.current_markets((), [LAST], ())
+        await store.states([LAST])
         await store.newest(LAST, ())
         await store.history(LAST, ())
         await store.quotes(LAST, (), None)
