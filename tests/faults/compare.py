@@ -15,7 +15,7 @@ from services.ingest import store as ingest
 from services.signals import store as signals
 from services.signals.render import replay_line
 
-#: The tables that are compared, each with the columns that are left out.
+#: The tables that are compared, each with the columns that are left out. Nobody decides about books in a recording.
 COMPARED: Mapping[Table, frozenset[str]] = {
     signals.signal: frozenset({"published_at", "feed_position"}),
     signals.suppression: frozenset(),
@@ -26,7 +26,6 @@ COMPARED: Mapping[Table, frozenset[str]] = {
     consensus.current_market: frozenset(),
     ingest.games: frozenset(),
     ingest.game_starts: frozenset(),
-    ingest.book_decisions: frozenset({"decided_at"}),
     ingest.odds_snapshots: frozenset(),
     ingest.disappearances: frozenset(),
 }
