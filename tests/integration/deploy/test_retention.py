@@ -26,9 +26,8 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="module")
-def template(postgres_server: PostgresServer) -> dict[str, str]:
+def template(postgres_server: PostgresServer, passwords: dict[str, str]) -> dict[str, str]:
     """The logins of a database with every service's schema."""
-    passwords = schema.generated_passwords()
     schema.upgrade(postgres_server.url(), passwords, DATABASE)
     return passwords
 
