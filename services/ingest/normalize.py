@@ -258,8 +258,7 @@ def normalize(body: object, sport_key: str = "", memory: Memory | None = None, b
         return Seen(rejected={Rejection.MALFORMED: 1}, books_revision=books.revision)
     memory = memory or Memory()
     opened = [_Opened(item, memory.recall(item.id), books) if isinstance(item, EventBody) else item for item in given]
-    far, near = _count_prices(opened)
-    american = far > near
+    american = is_american(opened)
     if american != memory.american:
         opened = [_Opened(item.body, None, books) if isinstance(item, _Opened) else item for item in opened]
     return _Reader(american, sport_key, memory, books).read(opened)

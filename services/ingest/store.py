@@ -872,11 +872,6 @@ async def save_cadence(connection: AsyncConnection, sport_key: str, decision: Ca
     )
 
 
-async def load_cadences(connection: AsyncConnection) -> dict[str, dict[str, object]]:
-    """How often each sport is asked, and why."""
-    return {row["sport_key"]: dict(row) for row in (await connection.execute(select(cadences))).mappings()}
-
-
 async def load_resting(connection: AsyncConnection) -> frozenset[str]:
     """Sports that are not asked for on purpose: nothing of them is near, and their credits are not the reason."""
     statement = select(cadences.c.sport_key).where(

@@ -252,7 +252,6 @@ async def ask_about_spending(connection: AsyncConnection) -> None:
         assert isinstance(reserved, int)
         await ingest.settle_credits(connection, reserved, 3, 15000, NOW)
         await ingest.load_budget(connection, limits, NOW)
-        await ingest.load_cadences(connection)
         await ingest.load_resting(connection)
         await ingest.load_starts(connection, SPORT, NOW - timedelta(hours=6))
         await ingest.set_watched(connection, "plans", [LAST])
