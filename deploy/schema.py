@@ -26,7 +26,7 @@ from sqlalchemy.pool import NullPool
 from deploy.local.postgres import PostgresServer
 
 DATABASE = "stratum"
-SERVICES = ("ingest", "consensus", "signals")
+SERVICES = ("ingest", "consensus", "signals", "billing")
 MIGRATOR = "migrator"
 
 

@@ -105,6 +105,8 @@ class StreamSpec:
 OBSERVATIONS = StreamSpec("OBSERVATIONS")
 MARKETS = StreamSpec("MARKETS")
 SIGNALS = StreamSpec("SIGNALS", max_bytes=1024**3, max_age_seconds=30 * 86_400.0, has_reader=False)
+#: What billing says of accounts, under the account's id in an event's place.
+ACCOUNTS = StreamSpec("ACCOUNTS", max_bytes=256 * 1024**2, max_age_seconds=30 * 86_400.0, has_reader=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from services.shared.keyring import Keyring
+
 PARTITIONS = 16
 SHARED_PREFIX = "STRATUM_"
 #: Variables of the project that are not settings of a service: where tests find the recorded series, and where the
@@ -77,6 +79,9 @@ class ServiceConfig(BaseSettings):
     grpc_host: str = "127.0.0.1"
     grpc_port: int = Field(default=50050, ge=0, le=65535)
     grpc_default_deadline_seconds: float = Field(default=15.0, gt=0)
+    #: The secrets under which callers are vouched for, `2:<hex>,1:<hex>`, the newest first; the same for the gateway's
+    #: authorisation and every service. Empty: nobody is let in but to public methods.
+    principal_keys: SecretStr = SecretStr("")
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=9100, ge=0, le=65535)
     log_level: str = "INFO"
@@ -90,6 +95,17 @@ class ServiceConfig(BaseSettings):
     trace_endpoint: str = ""
     #: The share of polls, and of calls from outside, that is followed.
     trace_ratio: float = Field(default=0.01, ge=0, le=1)
+
+    @field_validator("principal_keys")
+    @classmethod
+    def _is_a_ring(cls, value: SecretStr) -> SecretStr:
+        Keyring.parse(value.get_secret_value())
+        return value
+
+    @property
+    def principal_ring(self) -> Keyring:
+        """The secrets under which callers are vouched for."""
+        return Keyring.parse(self.principal_keys.get_secret_value())
 
     @field_validator("log_level", mode="before")
     @classmethod

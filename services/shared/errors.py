@@ -50,6 +50,24 @@ class FailedPrecondition(DomainError):
     code = grpc.StatusCode.FAILED_PRECONDITION
 
 
+class AlreadyExists(DomainError):
+    """What was to be made is there, or was asked for with other words."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+
+
+class Unauthenticated(DomainError):
+    """Nobody knows who is asking."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(DomainError):
+    """It is known who is asking, and he may not."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
 class ResourceExhausted(DomainError):
     """The caller has had its share; later it may ask again."""
 

@@ -28,10 +28,11 @@ from grpc_status import rpc_status
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 
-from services.shared import metrics, tracing
+from services.shared import metrics, principal, tracing
 from services.shared.config import ServiceConfig, load
 from services.shared.errors import DOMAIN, DeadlineExceeded, DomainError
 from services.shared.logging import configure_logging, logger, masked
+from services.shared.principal import Guard
 from services.shared.tasks import end_tasks
 
 log = logger(__name__)
@@ -81,9 +82,11 @@ async def serve(
     `draining` is called when the end begins, for streams that want to say why they stop.
     `started` is told the gRPC and the metrics port, which differ from the settings where those are 0.
     """
+    if not config.principal_ring:
+        log.warning("nobody is let in: STRATUM_PRINCIPAL_KEYS is not set")
     readiness = Readiness(ready)
     server = grpc.aio.server(
-        interceptors=[Interceptor(config.grpc_default_deadline_seconds)],
+        interceptors=[Interceptor(config.grpc_default_deadline_seconds, Guard(config.principal_ring))],
         options=[
             ("grpc.so_reuseport", 0),  # a second process on the port is a mistake, and shall fail
             ("grpc.keepalive_time_ms", 30_000),
@@ -197,14 +200,16 @@ async def _serve_metrics(stack: AsyncExitStack, config: ServiceConfig, readiness
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Around every RPC, unary or streaming: a request id, a deadline, a measurement, and one place for errors.
+    """Around every RPC, unary or streaming: who is asking, a request id, a deadline, a measurement, a place for errors.
 
     A DomainError becomes its status with one ErrorInfo. Everything else is logged whole and answered INTERNAL, without
     a word of its text. Handlers never abort by themselves: what follows an abort in a handler is not awaited by gRPC.
     """
 
-    def __init__(self, default_deadline_seconds: float) -> None:
+    def __init__(self, default_deadline_seconds: float, guard: Guard | None) -> None:
+        """Without a guard everybody is let in: for stand-ins in tests."""
         self._default_deadline = default_deadline_seconds
+        self._guard = guard
 
     async def intercept_service(
         self,
@@ -214,7 +219,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        method = handler_call_details.method.rpartition(".")[2]
+        method = handler_call_details.method.removeprefix("/")
         codec = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -227,10 +232,17 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, method), **codec)
         return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream, method), **codec)
 
-    def _unary(self, behaviour: Any, method: str) -> Any:
+    def _admit(self, full_name: str, call: _Call) -> None:
+        if self._guard is not None:
+            principal.current.set(self._guard.admit(full_name, call.metadata, call.request_id))
+
+    def _unary(self, behaviour: Any, full_name: str) -> Any:
+        method = full_name.rpartition(".")[2]
+
         async def answer(request: Any, context: Any) -> Any:
             with tracing.serving(method, context.invocation_metadata() or ()), _Call(context, method) as call:
                 try:
+                    self._admit(full_name, call)
                     # A deadline of the caller's is gRPC's own business.
                     async with asyncio.timeout(
                         self._default_deadline if context.time_remaining() is None else None
@@ -244,10 +256,13 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _stream(self, behaviour: Any, method: str) -> Any:
+    def _stream(self, behaviour: Any, full_name: str) -> Any:
+        method = full_name.rpartition(".")[2]
+
         async def write(request: Any, context: Any) -> None:
             with _Call(context, method) as call, metrics.open_streams.labels(method).track_inprogress():
                 try:
+                    self._admit(full_name, call)
                     await behaviour(request, context)
                 except Exception as error:
                     await call.refuse(error)
@@ -255,6 +270,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
             with _Call(context, method) as call, metrics.open_streams.labels(method).track_inprogress():
                 try:
+                    self._admit(full_name, call)
                     async for response in behaviour(request, context):
                         yield response
                 except Exception as error:
@@ -272,7 +288,8 @@ class _Call:
         self._method = method
         self._code = grpc.StatusCode.OK.name
         self._begun = time.perf_counter()
-        given = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID), "")
+        self.metadata = tuple(context.invocation_metadata() or ())
+        given = next((value for key, value in self.metadata if key == REQUEST_ID), "")
         self.request_id = given if _REQUEST_ID_FORM.fullmatch(given) else uuid4().hex
         self._tokens: Mapping[str, Token[Any]] = {}
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
+import grpc.aio
 import pytest
 
+from services.shared import principal
 from services.shared.bus import Bus, Delivery, StreamSpec
 from services.shared.config import ServiceConfig
 from services.shared.database import Database
+from services.shared.keyring import Keyring
 
 Config = TypeVar("Config", bound=ServiceConfig)
 
 _POLL_SECONDS = 0.02
+#: The secret under which tests vouch for callers.
+PRINCIPAL_KEYS = f"1:{'5a' * 32}"
+RING = Keyring.parse(PRINCIPAL_KEYS)
 
 
 def recorded_data(*parts: str) -> Path:
@@ -60,7 +68,28 @@ def settings(config: type[Config], database: Database | None = None, **given: An
     """A service's settings for a test: any free port, a short drain, the fixture's database, and what is given."""
     if database is not None:
         given.setdefault("database_url", database.engine.url.render_as_string(hide_password=False))
-    return config(**{"grpc_port": 0, "metrics_port": 0, "drain_seconds": 1.0, **given})
+    return config(
+        **{"grpc_port": 0, "metrics_port": 0, "drain_seconds": 1.0, "principal_keys": PRINCIPAL_KEYS, **given}
+    )
+
+
+def channel_to(port: int) -> grpc.aio.Channel:
+    """A channel of one of our own services to a service on 127.0.0.1 that was made with `settings`."""
+    interceptors = principal.client_interceptors("tests", RING)
+    return grpc.aio.insecure_channel(f"127.0.0.1:{port}", interceptors=interceptors)
+
+
+def as_partner(method: str, account_id: str = "acct_test", key_id: str = "key_test", *scopes: str) -> grpc.aio.Metadata:
+    """The metadata of a partner's call as the gateway sends it on. `method`: the full name."""
+    caller = principal.Principal(
+        method=method,
+        expires_at=time.time() + principal.SECONDS,
+        account_id=account_id,
+        key_id=key_id,
+        scopes=scopes or ("signals:read", "markets:read", "account:read", "keys:write"),
+        request_id=uuid4().hex,
+    )
+    return grpc.aio.Metadata(*principal.as_metadata(caller, RING).items())
 
 
 async def stored(bus: Bus, spec: StreamSpec, after: int = 0) -> list[Delivery]:

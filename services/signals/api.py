@@ -43,6 +43,10 @@ class SignalsApi(SignalsServiceServicer):
         self._feed = feed
         self._settings = settings
 
+    async def ReadSignals(self, request: signals_service_pb2.ListSignalsRequest, context: Context) -> HttpBody:
+        page = await self.ListSignals(request, context)
+        return HttpBody(content_type="application/json", data=msgspec.json.encode(render.fields(page)))
+
     async def ListSignals(
         self, request: signals_service_pb2.ListSignalsRequest, context: Context
     ) -> signals_service_pb2.ListSignalsResponse:

@@ -25,6 +25,7 @@ from services.consensus.store import ConsensusStore
 from services.consensus.testing import EVENT, H2H, NOW, SPREADS, TOTALS, Feed
 from services.shared.database import Database
 from services.shared.server import Interceptor
+from services.shared.testing import channel_to
 
 RULES = BoardRules(config_hash="test")
 FIVE = {"betmgm": -6.0, "caesars": -6.0, "draftkings": -6.5, "fanduel": -6.5, "pinnacle": -6.0}
@@ -37,11 +38,11 @@ async def database(database_for: Any) -> Database:
 
 @pytest.fixture
 async def consensus(database: Database) -> AsyncIterator[ConsensusServiceStub]:
-    server = grpc.aio.server(interceptors=[Interceptor(default_deadline_seconds=10)])
+    server = grpc.aio.server(interceptors=[Interceptor(default_deadline_seconds=10, guard=None)])
     add_ConsensusServiceServicer_to_server(ConsensusApi(ConsensusStore(database), RULES), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with channel_to(port) as channel:
         yield ConsensusServiceStub(channel)
     await server.stop(None)
 

@@ -19,7 +19,7 @@ from services.consensus.__main__ import SERVICE, main
 from services.consensus.config import Config
 from services.consensus.testing import EVENT, SPREADS, Feed, event_observed
 from services.shared.bus import OBSERVATIONS, Bus, Outgoing
-from services.shared.testing import eventually, settings
+from services.shared.testing import channel_to, eventually, settings
 
 
 class KeyframesAsked(IngestServiceServicer):
@@ -68,7 +68,7 @@ async def test_it_answers_from_what_it_was_told_and_asks_for_what_it_missed(
     )
     service = asyncio.create_task(main(config))
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{config.grpc_port}") as channel:
+        async with channel_to(config.grpc_port) as channel:
             health, consensus = health_pb2_grpc.HealthStub(channel), ConsensusServiceStub(channel)
 
             async def is_serving() -> bool:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import grpc.aio
 from pydantic import SecretStr
 from stratum.ingest.v1 import ingest_service_pb2 as pb
 from stratum.ingest.v1.events_pb2 import EventObserved
@@ -19,7 +18,7 @@ from services.ingest.config import Config
 from services.ingest.testing import SPORT, FakeProvider, a_book, an_event, moneyline, spreads
 from services.shared.bus import OBSERVATIONS, Bus
 from services.shared.database import Database
-from services.shared.testing import eventually, settings, stored
+from services.shared.testing import channel_to, eventually, settings, stored
 
 
 @asynccontextmanager
@@ -27,7 +26,7 @@ async def running(config: Config) -> AsyncIterator[IngestServiceStub]:
     """The service, and a client of it."""
     service = asyncio.create_task(serve_and_poll(config))
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{config.grpc_port}") as channel:
+        async with channel_to(config.grpc_port) as channel:
             yield IngestServiceStub(channel)
     finally:
         service.cancel()

@@ -23,7 +23,7 @@ from services.shared.database import Database, open_database
 from services.shared.errors import Unavailable
 from services.shared.server import ReadyCheck, serve
 from services.shared.tasks import end_tasks
-from services.shared.testing import eventually, settings
+from services.shared.testing import channel_to, eventually, settings
 
 SERVICE = "stratum.test.v1.TestService"
 
@@ -62,7 +62,7 @@ class Running:
         await asyncio.wait([self.ports, self.task], return_when=asyncio.FIRST_COMPLETED)
 
     def channel(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(f"127.0.0.1:{self.ports.result()[0]}")
+        return channel_to(self.ports.result()[0])
 
     async def get(self, path: str) -> tuple[int, str]:
         async with (

@@ -16,7 +16,7 @@ from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceStub, add_
 
 from services.shared.database import Database
 from services.shared.server import Interceptor
-from services.shared.testing import eventually
+from services.shared.testing import channel_to, eventually
 from services.signals.api import SignalsApi
 from services.signals.feed import Feed, FeedLimits
 from services.signals.rules.settings import RuleSettings
@@ -45,7 +45,7 @@ async def serve_feed(database_for: Any) -> AsyncIterator[Serve]:
             database = database or await database_for("signals")
             store = SignalStore(database)
             feed = Feed(store, FeedLimits(**limits))
-            server = grpc.aio.server(interceptors=[Interceptor(10.0)])
+            server = grpc.aio.server(interceptors=[Interceptor(10.0, guard=None)])
             add_SignalsServiceServicer_to_server(SignalsApi(store, feed, RuleSettings()), server)
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()
@@ -54,7 +54,7 @@ async def serve_feed(database_for: Any) -> AsyncIterator[Serve]:
             stack.push_async_callback(_end, running)
             # A connection that is given up while it is being made would keep the server busy for its login timeout.
             await eventually(partial(_settled, database))
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
+            channel = await stack.enter_async_context(channel_to(port))
             return ServedFeed(database, store, feed, SignalsServiceStub(channel))
 
         yield serve

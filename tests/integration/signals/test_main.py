@@ -15,7 +15,7 @@ from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceStub
 
 from deploy.local.process import free_port
 from services.shared.bus import Bus
-from services.shared.testing import eventually
+from services.shared.testing import channel_to, eventually
 from services.signals.feed_testing import a_busy_evening, send
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +42,7 @@ async def test_it_streams_what_the_rules_find_and_says_that_it_drains(
         },
     )
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with channel_to(port) as channel:
             ask = SignalsServiceStub(channel)
 
             async def serves() -> bool:

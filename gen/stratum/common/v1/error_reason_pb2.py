@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.rpc import error_details_pb2 as google_dot_rpc_dot_error__details__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$stratum/common/v1/error_reason.proto\x12\x11stratum.common.v1\x1a\x1egoogle/rpc/error_details.proto\"\xb9\x02\n\x0b\x45rrorReason\"\xa9\x02\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x14\n\x10INVALID_ARGUMENT\x10\x01\x12\x16\n\x12INVALID_PAGE_TOKEN\x10\x02\x12\x12\n\x0eINVALID_CURSOR\x10\x03\x12\x14\n\x10SIGNAL_NOT_FOUND\x10\x04\x12\x13\n\x0f\x45VENT_NOT_FOUND\x10\x05\x12\x13\n\x0fSPORT_NOT_FOUND\x10\x06\x12\x14\n\x10TOO_MANY_STREAMS\x10\x07\x12\x0f\n\x0bUNAVAILABLE\x10\x08\x12\x0c\n\x08INTERNAL\x10\t\x12\x15\n\x11\x44\x45\x41\x44LINE_EXCEEDED\x10\n\x12\x12\n\x0ePATH_NOT_FOUND\x10\x0b\x12\x16\n\x12METHOD_NOT_ALLOWED\x10\x0c\x12\x15\n\x11REQUEST_TOO_LARGE\x10\r\"3\n\x0c\x45rrorDetails\x12#\n\x04info\x18\x01 \x01(\x0b\x32\x15.google.rpc.ErrorInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$stratum/common/v1/error_reason.proto\x12\x11stratum.common.v1\x1a\x1egoogle/rpc/error_details.proto\"\xe8\x05\n\x0b\x45rrorReason\"\xd8\x05\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x14\n\x10INVALID_ARGUMENT\x10\x01\x12\x16\n\x12INVALID_PAGE_TOKEN\x10\x02\x12\x12\n\x0eINVALID_CURSOR\x10\x03\x12\x14\n\x10SIGNAL_NOT_FOUND\x10\x04\x12\x13\n\x0f\x45VENT_NOT_FOUND\x10\x05\x12\x13\n\x0fSPORT_NOT_FOUND\x10\x06\x12\x14\n\x10TOO_MANY_STREAMS\x10\x07\x12\x0f\n\x0bUNAVAILABLE\x10\x08\x12\x0c\n\x08INTERNAL\x10\t\x12\x15\n\x11\x44\x45\x41\x44LINE_EXCEEDED\x10\n\x12\x12\n\x0ePATH_NOT_FOUND\x10\x0b\x12\x16\n\x12METHOD_NOT_ALLOWED\x10\x0c\x12\x15\n\x11REQUEST_TOO_LARGE\x10\r\x12\x0f\n\x0bKEY_MISSING\x10\x0e\x12\x11\n\rKEY_MALFORMED\x10\x0f\x12\x0f\n\x0bKEY_UNKNOWN\x10\x10\x12\x0f\n\x0bKEY_EXPIRED\x10\x11\x12\x0f\n\x0bKEY_REVOKED\x10\x12\x12\x17\n\x13\x41\x44\x44RESS_NOT_ALLOWED\x10\x13\x12\x11\n\rSCOPE_MISSING\x10\x14\x12\x10\n\x0cNOT_ENTITLED\x10\x15\x12\x15\n\x11\x41\x43\x43OUNT_SUSPENDED\x10\x16\x12\x10\n\x0cRATE_LIMITED\x10\x17\x12\x18\n\x14\x41\x44\x44RESS_RATE_LIMITED\x10\x18\x12\x10\n\x0cKEY_IN_QUERY\x10\x19\x12\x15\n\x11PRINCIPAL_INVALID\x10\x1a\x12\x15\n\x11\x41\x43\x43OUNT_NOT_FOUND\x10\x1b\x12\x11\n\rKEY_NOT_FOUND\x10\x1c\x12\x1b\n\x17IDEMPOTENCY_KEY_MISSING\x10\x1d\x12\x1a\n\x16IDEMPOTENCY_KEY_REUSED\x10\x1e\x12\x11\n\rTOO_MANY_KEYS\x10\x1f\x12\x0c\n\x08TEST_KEY\x10 \x12\x14\n\x10\x41\x43\x43\x45SS_UNDECIDED\x10!\x12\x12\n\x0eKEY_NOT_ACTIVE\x10\"\"3\n\x0c\x45rrorDetails\x12#\n\x04info\x18\x01 \x01(\x0b\x32\x15.google.rpc.ErrorInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stratum.common.v1.error_rea
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=92
-  _globals['_ERRORREASON']._serialized_end=405
+  _globals['_ERRORREASON']._serialized_end=836
   _globals['_ERRORREASON_VALUE']._serialized_start=108
-  _globals['_ERRORREASON_VALUE']._serialized_end=405
-  _globals['_ERRORDETAILS']._serialized_start=407
-  _globals['_ERRORDETAILS']._serialized_end=458
+  _globals['_ERRORREASON_VALUE']._serialized_end=836
+  _globals['_ERRORDETAILS']._serialized_start=838
+  _globals['_ERRORDETAILS']._serialized_end=889
 # @@protoc_insertion_point(module_scope)

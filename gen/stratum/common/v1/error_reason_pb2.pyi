@@ -70,9 +70,63 @@ class ErrorReason(_message.Message):
         PATH_NOT_FOUND: ErrorReason._Value.ValueType  # 11
         """Nothing is found under this path."""
         METHOD_NOT_ALLOWED: ErrorReason._Value.ValueType  # 12
-        """The path exists and can only be read: GET."""
+        """The path exists, and is called in another way: `Allow` says how."""
         REQUEST_TOO_LARGE: ErrorReason._Value.ValueType  # 13
         """The request's body or headers are larger than any call needs."""
+        KEY_MISSING: ErrorReason._Value.ValueType  # 14
+        """The call carries no API key. Send it as `Authorization: Bearer stratum_live_…`.
+        {"code": 16, "details": [{"reason": "KEY_MISSING"}]}
+        """
+        KEY_MALFORMED: ErrorReason._Value.ValueType  # 15
+        """What the call carries is no API key: it is cut off, mistyped, or something else.
+        {"code": 16, "details": [{"reason": "KEY_MALFORMED"}]}
+        """
+        KEY_UNKNOWN: ErrorReason._Value.ValueType  # 16
+        """A key that we never issued."""
+        KEY_EXPIRED: ErrorReason._Value.ValueType  # 17
+        """The key is past its expiry. Use its successor, or ask for a new one."""
+        KEY_REVOKED: ErrorReason._Value.ValueType  # 18
+        """The key was revoked. Ask for a new one."""
+        ADDRESS_NOT_ALLOWED: ErrorReason._Value.ValueType  # 19
+        """The key may not be used from this address. Its owner decides from where: `allowed_addresses`."""
+        SCOPE_MISSING: ErrorReason._Value.ValueType  # 20
+        """The key was not granted the scope that this call needs; `metadata.scope` names it.
+        {"code": 7, "details": [{"reason": "SCOPE_MISSING", "metadata": {"scope": "markets:read"}}]}
+        """
+        NOT_ENTITLED: ErrorReason._Value.ValueType  # 21
+        """The account has no access to the API: nothing was bought, or it was ended."""
+        ACCOUNT_SUSPENDED: ErrorReason._Value.ValueType  # 22
+        """The account is suspended. Its owner was told why."""
+        RATE_LIMITED: ErrorReason._Value.ValueType  # 23
+        """The key calls faster than its plan allows. Wait as long as `Retry-After` says.
+        {"code": 8, "details": [{"reason": "RATE_LIMITED", "metadata": {"retry_after_seconds": "2"}}]}
+        """
+        ADDRESS_RATE_LIMITED: ErrorReason._Value.ValueType  # 24
+        """The address sends more than any partner needs. Wait as long as `Retry-After` says."""
+        KEY_IN_QUERY: ErrorReason._Value.ValueType  # 25
+        """A key stands in the address of the call, where logs and histories keep it. It was not looked at: send it as a header,
+        and replace it.
+        """
+        PRINCIPAL_INVALID: ErrorReason._Value.ValueType  # 26
+        """The call does not come from where such calls come from.
+        {"code": 16, "details": [{"reason": "PRINCIPAL_INVALID"}]}
+        """
+        ACCOUNT_NOT_FOUND: ErrorReason._Value.ValueType  # 27
+        """No account has this id."""
+        KEY_NOT_FOUND: ErrorReason._Value.ValueType  # 28
+        """The account has no key with this id."""
+        IDEMPOTENCY_KEY_MISSING: ErrorReason._Value.ValueType  # 29
+        """Whatever changes something carries a header `Idempotency-Key` of the caller's choice, so that it can be repeated."""
+        IDEMPOTENCY_KEY_REUSED: ErrorReason._Value.ValueType  # 30
+        """The same `Idempotency-Key` was used for another call."""
+        TOO_MANY_KEYS: ErrorReason._Value.ValueType  # 31
+        """The account has as many keys as it may have. Revoke one that is not used."""
+        TEST_KEY: ErrorReason._Value.ValueType  # 32
+        """A test key cannot do this: it reads a recorded evening."""
+        ACCESS_UNDECIDED: ErrorReason._Value.ValueType  # 33
+        """It cannot be decided now whether the key is good, so it counts as not: repeat the call after a pause."""
+        KEY_NOT_ACTIVE: ErrorReason._Value.ValueType  # 34
+        """The key is revoked or expired already, so that it cannot be rotated."""
 
     class Value(_Value, metaclass=_ValueEnumTypeWrapper): ...
     UNSPECIFIED: ErrorReason.Value.ValueType  # 0
@@ -115,9 +169,63 @@ class ErrorReason(_message.Message):
     PATH_NOT_FOUND: ErrorReason.Value.ValueType  # 11
     """Nothing is found under this path."""
     METHOD_NOT_ALLOWED: ErrorReason.Value.ValueType  # 12
-    """The path exists and can only be read: GET."""
+    """The path exists, and is called in another way: `Allow` says how."""
     REQUEST_TOO_LARGE: ErrorReason.Value.ValueType  # 13
     """The request's body or headers are larger than any call needs."""
+    KEY_MISSING: ErrorReason.Value.ValueType  # 14
+    """The call carries no API key. Send it as `Authorization: Bearer stratum_live_…`.
+    {"code": 16, "details": [{"reason": "KEY_MISSING"}]}
+    """
+    KEY_MALFORMED: ErrorReason.Value.ValueType  # 15
+    """What the call carries is no API key: it is cut off, mistyped, or something else.
+    {"code": 16, "details": [{"reason": "KEY_MALFORMED"}]}
+    """
+    KEY_UNKNOWN: ErrorReason.Value.ValueType  # 16
+    """A key that we never issued."""
+    KEY_EXPIRED: ErrorReason.Value.ValueType  # 17
+    """The key is past its expiry. Use its successor, or ask for a new one."""
+    KEY_REVOKED: ErrorReason.Value.ValueType  # 18
+    """The key was revoked. Ask for a new one."""
+    ADDRESS_NOT_ALLOWED: ErrorReason.Value.ValueType  # 19
+    """The key may not be used from this address. Its owner decides from where: `allowed_addresses`."""
+    SCOPE_MISSING: ErrorReason.Value.ValueType  # 20
+    """The key was not granted the scope that this call needs; `metadata.scope` names it.
+    {"code": 7, "details": [{"reason": "SCOPE_MISSING", "metadata": {"scope": "markets:read"}}]}
+    """
+    NOT_ENTITLED: ErrorReason.Value.ValueType  # 21
+    """The account has no access to the API: nothing was bought, or it was ended."""
+    ACCOUNT_SUSPENDED: ErrorReason.Value.ValueType  # 22
+    """The account is suspended. Its owner was told why."""
+    RATE_LIMITED: ErrorReason.Value.ValueType  # 23
+    """The key calls faster than its plan allows. Wait as long as `Retry-After` says.
+    {"code": 8, "details": [{"reason": "RATE_LIMITED", "metadata": {"retry_after_seconds": "2"}}]}
+    """
+    ADDRESS_RATE_LIMITED: ErrorReason.Value.ValueType  # 24
+    """The address sends more than any partner needs. Wait as long as `Retry-After` says."""
+    KEY_IN_QUERY: ErrorReason.Value.ValueType  # 25
+    """A key stands in the address of the call, where logs and histories keep it. It was not looked at: send it as a header,
+    and replace it.
+    """
+    PRINCIPAL_INVALID: ErrorReason.Value.ValueType  # 26
+    """The call does not come from where such calls come from.
+    {"code": 16, "details": [{"reason": "PRINCIPAL_INVALID"}]}
+    """
+    ACCOUNT_NOT_FOUND: ErrorReason.Value.ValueType  # 27
+    """No account has this id."""
+    KEY_NOT_FOUND: ErrorReason.Value.ValueType  # 28
+    """The account has no key with this id."""
+    IDEMPOTENCY_KEY_MISSING: ErrorReason.Value.ValueType  # 29
+    """Whatever changes something carries a header `Idempotency-Key` of the caller's choice, so that it can be repeated."""
+    IDEMPOTENCY_KEY_REUSED: ErrorReason.Value.ValueType  # 30
+    """The same `Idempotency-Key` was used for another call."""
+    TOO_MANY_KEYS: ErrorReason.Value.ValueType  # 31
+    """The account has as many keys as it may have. Revoke one that is not used."""
+    TEST_KEY: ErrorReason.Value.ValueType  # 32
+    """A test key cannot do this: it reads a recorded evening."""
+    ACCESS_UNDECIDED: ErrorReason.Value.ValueType  # 33
+    """It cannot be decided now whether the key is good, so it counts as not: repeat the call after a pause."""
+    KEY_NOT_ACTIVE: ErrorReason.Value.ValueType  # 34
+    """The key is revoked or expired already, so that it cannot be rotated."""
 
     def __init__(
         self,

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from stratum.common.v1 import access_pb2 as stratum_dot_common_dot_v1_dot_access__pb2
 from stratum.common.v1 import market_pb2 as stratum_dot_common_dot_v1_dot_market__pb2
 from stratum.consensus.v1 import market_pb2 as stratum_dot_consensus_dot_v1_dot_market__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,stratum/consensus/v1/consensus_service.proto\x12\x14stratum.consensus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1estratum/common/v1/market.proto\x1a!stratum/consensus/v1/market.proto\"r\n\x14ListConsensusRequest\x12\x11\n\tsport_key\x18\x01 \x03(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x03(\t\x12\x0e\n\x06market\x18\x03 \x03(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"d\n\x15ListConsensusResponse\x12\x32\n\tconsensus\x18\x01 \x03(\x0b\x32\x1f.stratum.consensus.v1.Consensus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x02\n\x1bListConsensusHistoryRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06market\x18\x02 \x03(\t\x12\x0e\n\x06player\x18\x03 \x01(\t\x12.\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12.\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12.\n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\tB\x08\n\x06_sinceB\x08\n\x06_untilB\x08\n\x06_as_of\"k\n\x1cListConsensusHistoryResponse\x12\x32\n\tconsensus\x18\x01 \x03(\x0b\x32\x1f.stratum.consensus.v1.Consensus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfd\x01\n\x04Game\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tsport_key\x18\x02 \x01(\t\x12\x11\n\thome_team\x18\x03 \x01(\t\x12\x11\n\taway_team\x18\x04 \x01(\t\x12\x36\n\rcommence_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12/\n\x0bobserved_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07in_play\x18\x07 \x01(\x08\x12\x0f\n\x07markets\x18\x08 \x03(\t\x12\r\n\x05\x62ooks\x18\t \x01(\x05\x42\x10\n\x0e_commence_time\"\xc0\x01\n\x10ListGamesRequest\x12\x11\n\tsport_key\x18\x01 \x03(\t\x12.\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12.\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\tB\x08\n\x06_sinceB\x08\n\x06_until\"W\n\x11ListGamesResponse\x12)\n\x05games\x18\x01 \x03(\x0b\x32\x1a.stratum.consensus.v1.Game\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"l\n\x0eGetGameRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06market\x18\x02 \x03(\t\x12.\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x42\x08\n\x06_since\"n\n\x0fGetGameResponse\x12(\n\x04game\x18\x01 \x01(\x0b\x32\x1a.stratum.consensus.v1.Game\x12\x31\n\x07markets\x18\x02 \x03(\x0b\x32 .stratum.consensus.v1.GameMarket\"\x92\x02\n\nGameMarket\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.stratum.common.v1.MarketKey\x12\x32\n\tconsensus\x18\x02 \x01(\x0b\x32\x1f.stratum.consensus.v1.Consensus\x12\x31\n\x05\x62ooks\x18\x03 \x03(\x0b\x32\".stratum.consensus.v1.CurrentQuote\x12;\n\x10\x63onsensus_series\x18\x04 \x03(\x0b\x32!.stratum.consensus.v1.SeriesPoint\x12\x35\n\x0b\x62ook_series\x18\x05 \x03(\x0b\x32 .stratum.consensus.v1.BookSeries\"\xb5\x01\n\x0c\x43urrentQuote\x12,\n\x04view\x18\x01 \x01(\x0b\x32\x1e.stratum.consensus.v1.BookView\x12\x1d\n\x10read_age_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11value_age_seconds\x18\x03 \x01(\x01\x12\x10\n\x08\x61merican\x18\x04 \x01(\x05\x12\x16\n\x0e\x61merican_other\x18\x05 \x01(\x05\x42\x13\n\x11_read_age_seconds\"\xba\x01\n\x0bSeriesPoint\x12/\n\x0bobserved_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\x04line\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05price\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x1d\n\x10\x66\x61ir_probability\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x0c\n\x04gone\x18\x05 \x01(\x08\x42\x07\n\x05_lineB\x08\n\x06_priceB\x13\n\x11_fair_probability\"M\n\nBookSeries\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\x31\n\x06points\x18\x02 \x03(\x0b\x32!.stratum.consensus.v1.SeriesPoint2\xc2\x04\n\x10\x43onsensusService\x12\x89\x01\n\rListConsensus\x12*.stratum.consensus.v1.ListConsensusRequest\x1a+.stratum.consensus.v1.ListConsensusResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/intel/consensus\x12\xa6\x01\n\x14ListConsensusHistory\x12\x31.stratum.consensus.v1.ListConsensusHistoryRequest\x1a\x32.stratum.consensus.v1.ListConsensusHistoryResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/intel/consensus/history\x12y\n\tListGames\x12&.stratum.consensus.v1.ListGamesRequest\x1a\'.stratum.consensus.v1.ListGamesResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/intel/games\x12~\n\x07GetGame\x12$.stratum.consensus.v1.GetGameRequest\x1a%.stratum.consensus.v1.GetGameResponse\"&\x82\xd3\xe4\x93\x02 \x12\x1e/api/v1/intel/games/{event_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,stratum/consensus/v1/consensus_service.proto\x12\x14stratum.consensus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1estratum/common/v1/access.proto\x1a\x1estratum/common/v1/market.proto\x1a!stratum/consensus/v1/market.proto\"r\n\x14ListConsensusRequest\x12\x11\n\tsport_key\x18\x01 \x03(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x03(\t\x12\x0e\n\x06market\x18\x03 \x03(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"d\n\x15ListConsensusResponse\x12\x32\n\tconsensus\x18\x01 \x03(\x0b\x32\x1f.stratum.consensus.v1.Consensus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x02\n\x1bListConsensusHistoryRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06market\x18\x02 \x03(\t\x12\x0e\n\x06player\x18\x03 \x01(\t\x12.\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12.\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12.\n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\tB\x08\n\x06_sinceB\x08\n\x06_untilB\x08\n\x06_as_of\"k\n\x1cListConsensusHistoryResponse\x12\x32\n\tconsensus\x18\x01 \x03(\x0b\x32\x1f.stratum.consensus.v1.Consensus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfd\x01\n\x04Game\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tsport_key\x18\x02 \x01(\t\x12\x11\n\thome_team\x18\x03 \x01(\t\x12\x11\n\taway_team\x18\x04 \x01(\t\x12\x36\n\rcommence_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12/\n\x0bobserved_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07in_play\x18\x07 \x01(\x08\x12\x0f\n\x07markets\x18\x08 \x03(\t\x12\r\n\x05\x62ooks\x18\t \x01(\x05\x42\x10\n\x0e_commence_time\"\xc0\x01\n\x10ListGamesRequest\x12\x11\n\tsport_key\x18\x01 \x03(\t\x12.\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12.\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\tB\x08\n\x06_sinceB\x08\n\x06_until\"W\n\x11ListGamesResponse\x12)\n\x05games\x18\x01 \x03(\x0b\x32\x1a.stratum.consensus.v1.Game\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"l\n\x0eGetGameRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06market\x18\x02 \x03(\t\x12.\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x42\x08\n\x06_since\"n\n\x0fGetGameResponse\x12(\n\x04game\x18\x01 \x01(\x0b\x32\x1a.stratum.consensus.v1.Game\x12\x31\n\x07markets\x18\x02 \x03(\x0b\x32 .stratum.consensus.v1.GameMarket\"\x92\x02\n\nGameMarket\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.stratum.common.v1.MarketKey\x12\x32\n\tconsensus\x18\x02 \x01(\x0b\x32\x1f.stratum.consensus.v1.Consensus\x12\x31\n\x05\x62ooks\x18\x03 \x03(\x0b\x32\".stratum.consensus.v1.CurrentQuote\x12;\n\x10\x63onsensus_series\x18\x04 \x03(\x0b\x32!.stratum.consensus.v1.SeriesPoint\x12\x35\n\x0b\x62ook_series\x18\x05 \x03(\x0b\x32 .stratum.consensus.v1.BookSeries\"\xb5\x01\n\x0c\x43urrentQuote\x12,\n\x04view\x18\x01 \x01(\x0b\x32\x1e.stratum.consensus.v1.BookView\x12\x1d\n\x10read_age_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11value_age_seconds\x18\x03 \x01(\x01\x12\x10\n\x08\x61merican\x18\x04 \x01(\x05\x12\x16\n\x0e\x61merican_other\x18\x05 \x01(\x05\x42\x13\n\x11_read_age_seconds\"\xba\x01\n\x0bSeriesPoint\x12/\n\x0bobserved_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\x04line\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05price\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x1d\n\x10\x66\x61ir_probability\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x0c\n\x04gone\x18\x05 \x01(\x08\x42\x07\n\x05_lineB\x08\n\x06_priceB\x13\n\x11_fair_probability\"M\n\nBookSeries\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\x31\n\x06points\x18\x02 \x03(\x0b\x32!.stratum.consensus.v1.SeriesPoint2\x94\x05\n\x10\x43onsensusService\x12\x9d\x01\n\rListConsensus\x12*.stratum.consensus.v1.ListConsensusRequest\x1a+.stratum.consensus.v1.ListConsensusResponse\"3\xaa\xbb\x18\x10\x08\x02\x12\x0cmarkets:read\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/intel/consensus\x12\xba\x01\n\x14ListConsensusHistory\x12\x31.stratum.consensus.v1.ListConsensusHistoryRequest\x1a\x32.stratum.consensus.v1.ListConsensusHistoryResponse\";\xaa\xbb\x18\x10\x08\x02\x12\x0cmarkets:read\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/intel/consensus/history\x12\x8d\x01\n\tListGames\x12&.stratum.consensus.v1.ListGamesRequest\x1a\'.stratum.consensus.v1.ListGamesResponse\"/\xaa\xbb\x18\x10\x08\x02\x12\x0cmarkets:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/intel/games\x12\x92\x01\n\x07GetGame\x12$.stratum.consensus.v1.GetGameRequest\x1a%.stratum.consensus.v1.GetGameResponse\":\xaa\xbb\x18\x10\x08\x02\x12\x0cmarkets:read\x82\xd3\xe4\x93\x02 \x12\x1e/api/v1/intel/games/{event_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,39 +37,39 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stratum.consensus.v1.consen
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONSENSUSSERVICE'].methods_by_name['ListConsensus']._loaded_options = None
-  _globals['_CONSENSUSSERVICE'].methods_by_name['ListConsensus']._serialized_options = b'\202\323\344\223\002\031\022\027/api/v1/intel/consensus'
+  _globals['_CONSENSUSSERVICE'].methods_by_name['ListConsensus']._serialized_options = b'\252\273\030\020\010\002\022\014markets:read\202\323\344\223\002\031\022\027/api/v1/intel/consensus'
   _globals['_CONSENSUSSERVICE'].methods_by_name['ListConsensusHistory']._loaded_options = None
-  _globals['_CONSENSUSSERVICE'].methods_by_name['ListConsensusHistory']._serialized_options = b'\202\323\344\223\002!\022\037/api/v1/intel/consensus/history'
+  _globals['_CONSENSUSSERVICE'].methods_by_name['ListConsensusHistory']._serialized_options = b'\252\273\030\020\010\002\022\014markets:read\202\323\344\223\002!\022\037/api/v1/intel/consensus/history'
   _globals['_CONSENSUSSERVICE'].methods_by_name['ListGames']._loaded_options = None
-  _globals['_CONSENSUSSERVICE'].methods_by_name['ListGames']._serialized_options = b'\202\323\344\223\002\025\022\023/api/v1/intel/games'
+  _globals['_CONSENSUSSERVICE'].methods_by_name['ListGames']._serialized_options = b'\252\273\030\020\010\002\022\014markets:read\202\323\344\223\002\025\022\023/api/v1/intel/games'
   _globals['_CONSENSUSSERVICE'].methods_by_name['GetGame']._loaded_options = None
-  _globals['_CONSENSUSSERVICE'].methods_by_name['GetGame']._serialized_options = b'\202\323\344\223\002 \022\036/api/v1/intel/games/{event_id}'
-  _globals['_LISTCONSENSUSREQUEST']._serialized_start=200
-  _globals['_LISTCONSENSUSREQUEST']._serialized_end=314
-  _globals['_LISTCONSENSUSRESPONSE']._serialized_start=316
-  _globals['_LISTCONSENSUSRESPONSE']._serialized_end=416
-  _globals['_LISTCONSENSUSHISTORYREQUEST']._serialized_start=419
-  _globals['_LISTCONSENSUSHISTORYREQUEST']._serialized_end=711
-  _globals['_LISTCONSENSUSHISTORYRESPONSE']._serialized_start=713
-  _globals['_LISTCONSENSUSHISTORYRESPONSE']._serialized_end=820
-  _globals['_GAME']._serialized_start=823
-  _globals['_GAME']._serialized_end=1076
-  _globals['_LISTGAMESREQUEST']._serialized_start=1079
-  _globals['_LISTGAMESREQUEST']._serialized_end=1271
-  _globals['_LISTGAMESRESPONSE']._serialized_start=1273
-  _globals['_LISTGAMESRESPONSE']._serialized_end=1360
-  _globals['_GETGAMEREQUEST']._serialized_start=1362
-  _globals['_GETGAMEREQUEST']._serialized_end=1470
-  _globals['_GETGAMERESPONSE']._serialized_start=1472
-  _globals['_GETGAMERESPONSE']._serialized_end=1582
-  _globals['_GAMEMARKET']._serialized_start=1585
-  _globals['_GAMEMARKET']._serialized_end=1859
-  _globals['_CURRENTQUOTE']._serialized_start=1862
-  _globals['_CURRENTQUOTE']._serialized_end=2043
-  _globals['_SERIESPOINT']._serialized_start=2046
-  _globals['_SERIESPOINT']._serialized_end=2232
-  _globals['_BOOKSERIES']._serialized_start=2234
-  _globals['_BOOKSERIES']._serialized_end=2311
-  _globals['_CONSENSUSSERVICE']._serialized_start=2314
-  _globals['_CONSENSUSSERVICE']._serialized_end=2892
+  _globals['_CONSENSUSSERVICE'].methods_by_name['GetGame']._serialized_options = b'\252\273\030\020\010\002\022\014markets:read\202\323\344\223\002 \022\036/api/v1/intel/games/{event_id}'
+  _globals['_LISTCONSENSUSREQUEST']._serialized_start=232
+  _globals['_LISTCONSENSUSREQUEST']._serialized_end=346
+  _globals['_LISTCONSENSUSRESPONSE']._serialized_start=348
+  _globals['_LISTCONSENSUSRESPONSE']._serialized_end=448
+  _globals['_LISTCONSENSUSHISTORYREQUEST']._serialized_start=451
+  _globals['_LISTCONSENSUSHISTORYREQUEST']._serialized_end=743
+  _globals['_LISTCONSENSUSHISTORYRESPONSE']._serialized_start=745
+  _globals['_LISTCONSENSUSHISTORYRESPONSE']._serialized_end=852
+  _globals['_GAME']._serialized_start=855
+  _globals['_GAME']._serialized_end=1108
+  _globals['_LISTGAMESREQUEST']._serialized_start=1111
+  _globals['_LISTGAMESREQUEST']._serialized_end=1303
+  _globals['_LISTGAMESRESPONSE']._serialized_start=1305
+  _globals['_LISTGAMESRESPONSE']._serialized_end=1392
+  _globals['_GETGAMEREQUEST']._serialized_start=1394
+  _globals['_GETGAMEREQUEST']._serialized_end=1502
+  _globals['_GETGAMERESPONSE']._serialized_start=1504
+  _globals['_GETGAMERESPONSE']._serialized_end=1614
+  _globals['_GAMEMARKET']._serialized_start=1617
+  _globals['_GAMEMARKET']._serialized_end=1891
+  _globals['_CURRENTQUOTE']._serialized_start=1894
+  _globals['_CURRENTQUOTE']._serialized_end=2075
+  _globals['_SERIESPOINT']._serialized_start=2078
+  _globals['_SERIESPOINT']._serialized_end=2264
+  _globals['_BOOKSERIES']._serialized_start=2266
+  _globals['_BOOKSERIES']._serialized_end=2343
+  _globals['_CONSENSUSSERVICE']._serialized_start=2346
+  _globals['_CONSENSUSSERVICE']._serialized_end=3006
 # @@protoc_insertion_point(module_scope)

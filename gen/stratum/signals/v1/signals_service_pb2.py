@@ -25,66 +25,71 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from stratum.common.v1 import access_pb2 as stratum_dot_common_dot_v1_dot_access__pb2
 from stratum.signals.v1 import signal_pb2 as stratum_dot_signals_dot_v1_dot_signal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(stratum/signals/v1/signals_service.proto\x12\x12stratum.signals.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fstratum/signals/v1/signal.proto\"5\n\x04View\"-\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\t\n\x05\x42\x41SIC\x10\x01\x12\x08\n\x04\x46ULL\x10\x02\"8\n\x07OrderBy\"-\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\t\n\x05SCORE\x10\x01\x12\x08\n\x04TIME\x10\x02\".\n\x08\x43ollapse\"\"\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x08\n\x04\x46\x41\x43T\x10\x01\"\x97\x06\n\x12ListSignalsRequest\x12\x11\n\tsport_key\x18\x01 \x03(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x03(\t\x12\x0e\n\x06market\x18\x03 \x03(\t\x12\x39\n\x0bsignal_type\x18\x04 \x03(\x0e\x32$.stratum.signals.v1.SignalType.Value\x12\x32\n\x04type\x18\x05 \x03(\x0e\x32$.stratum.signals.v1.SignalType.Value\x12\x36\n\tdirection\x18\x06 \x03(\x0e\x32#.stratum.signals.v1.Direction.Value\x12,\n\x04tier\x18\x07 \x03(\x0e\x32\x1e.stratum.signals.v1.Tier.Value\x12\x39\n\x0btime_bucket\x18\x08 \x03(\x0e\x32$.stratum.signals.v1.TimeBucket.Value\x12\x0c\n\x04\x62ook\x18\t \x03(\t\x12.\n\x05since\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12.\n\x05until\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x16\n\tmin_score\x18\x0c \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cmin_strength\x18\r \x01(\x05H\x03\x88\x01\x01\x12\x18\n\x0bvelocity_gt\x18\x0e \x01(\x01H\x04\x88\x01\x01\x12\x34\n\x08\x63ollapse\x18\x0f \x01(\x0e\x32\".stratum.signals.v1.Collapse.Value\x12\x33\n\x08order_by\x18\x10 \x01(\x0e\x32!.stratum.signals.v1.OrderBy.Value\x12,\n\x04view\x18\x11 \x01(\x0e\x32\x1e.stratum.signals.v1.View.Value\x12\x11\n\tpage_size\x18\x12 \x01(\x05\x12\x12\n\npage_token\x18\x13 \x01(\tB\x08\n\x06_sinceB\x08\n\x06_untilB\x0c\n\n_min_scoreB\x0f\n\r_min_strengthB\x0e\n\x0c_velocity_gt\"[\n\x13ListSignalsResponse\x12+\n\x07signals\x18\x01 \x03(\x0b\x32\x1a.stratum.signals.v1.Signal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10GetSignalRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xd1\x01\n\x11GetSignalResponse\x12*\n\x06signal\x18\x01 \x01(\x0b\x32\x1a.stratum.signals.v1.Signal\x12:\n\x11\x62ooks_holding_now\x18\x02 \x03(\x0b\x32\x1f.stratum.signals.v1.BookHolding\x12<\n\x13holding_observed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x42\x16\n\x14_holding_observed_at\"\"\n\x14\x45xplainSignalRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xd7\x01\n\x15\x45xplainSignalResponse\x12*\n\x06signal\x18\x01 \x01(\x0b\x32\x1a.stratum.signals.v1.Signal\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x15\n\rrules_version\x18\x03 \x01(\t\x12\x13\n\x0b\x63onfig_hash\x18\x04 \x01(\t\x12\x15\n\rconfiguration\x18\x05 \x01(\t\x12\x32\n\x06inputs\x18\x06 \x03(\x0b\x32\".stratum.signals.v1.ExplainedInput\x12\r\n\x05steps\x18\x07 \x03(\t\"\xbd\x02\n\x0e\x45xplainedInput\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62ook\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\x04line\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05price\x18\x06 \x01(\x01\x12\x13\n\x0bprice_other\x18\x07 \x01(\x01\x12\x1d\n\x10\x66\x61ir_probability\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12/\n\x0bobserved_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x0blast_update\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x42\x07\n\x05_lineB\x13\n\x11_fair_probabilityB\x0e\n\x0c_last_update\"\x91\x03\n\x14StreamSignalsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\t\x12\x11\n\tsport_key\x18\x02 \x03(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x03(\t\x12\x0e\n\x06market\x18\x04 \x03(\t\x12\x39\n\x0bsignal_type\x18\x05 \x03(\x0e\x32$.stratum.signals.v1.SignalType.Value\x12\x32\n\x04type\x18\x06 \x03(\x0e\x32$.stratum.signals.v1.SignalType.Value\x12,\n\x04tier\x18\x07 \x03(\x0e\x32\x1e.stratum.signals.v1.Tier.Value\x12\x16\n\tmin_score\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12,\n\x04view\x18\t \x01(\x0e\x32\x1e.stratum.signals.v1.View.Value\x12\x36\n\tdirection\x18\n \x03(\x0e\x32#.stratum.signals.v1.Direction.Value\x12\x0c\n\x04\x62ook\x18\x0b \x03(\tB\x0c\n\n_min_score\"O\n\x13WatchSignalsRequest\x12\x38\n\x06stream\x18\x01 \x01(\x0b\x32(.stratum.signals.v1.StreamSignalsRequest\"\xb4\x01\n\x14WatchSignalsResponse\x12,\n\x06signal\x18\x01 \x01(\x0b\x32\x1a.stratum.signals.v1.SignalH\x00\x12\x32\n\theartbeat\x18\x02 \x01(\x0b\x32\x1d.stratum.signals.v1.HeartbeatH\x00\x12\x32\n\ttruncated\x18\x03 \x01(\x0b\x32\x1d.stratum.signals.v1.TruncatedH\x00\x42\x06\n\x04item\"\x1b\n\tHeartbeat\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\"+\n\tTruncated\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\xb4\x02\n\x17ListSuppressionsRequest\x12\x11\n\tsport_key\x18\x01 \x03(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x03(\t\x12\x0e\n\x06market\x18\x03 \x03(\t\x12\x39\n\x0bsignal_type\x18\x04 \x03(\x0e\x32$.stratum.signals.v1.SignalType.Value\x12\x0e\n\x06reason\x18\x05 \x03(\t\x12.\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12.\n\x05until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\tB\x08\n\x06_sinceB\x08\n\x06_until\"j\n\x18ListSuppressionsResponse\x12\x35\n\x0csuppressions\x18\x01 \x03(\x0b\x32\x1f.stratum.signals.v1.Suppression\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x91\x06\n\x0eSignalsService\x12}\n\x0bListSignals\x12&.stratum.signals.v1.ListSignalsRequest\x1a\'.stratum.signals.v1.ListSignalsResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/intel/signals\x12|\n\tGetSignal\x12$.stratum.signals.v1.GetSignalRequest\x1a%.stratum.signals.v1.GetSignalResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/intel/signals/{id}\x12\x90\x01\n\rExplainSignal\x12(.stratum.signals.v1.ExplainSignalRequest\x1a).stratum.signals.v1.ExplainSignalResponse\"*\x82\xd3\xe4\x93\x02$\x12\"/api/v1/intel/signals/{id}/explain\x12v\n\rStreamSignals\x12(.stratum.signals.v1.StreamSignalsRequest\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/intel/signals:watch0\x01\x12\x63\n\x0cWatchSignals\x12\'.stratum.signals.v1.WatchSignalsRequest\x1a(.stratum.signals.v1.WatchSignalsResponse0\x01\x12\x91\x01\n\x10ListSuppressions\x12+.stratum.signals.v1.ListSuppressionsRequest\x1a,.stratum.signals.v1.ListSuppressionsResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/intel/suppressionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(stratum/signals/v1/signals_service.proto\x12\x12stratum.signals.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1estratum/common/v1/access.proto\x1a\x1fstratum/signals/v1/signal.proto\"5\n\x04View\"-\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\t\n\x05\x42\x41SIC\x10\x01\x12\x08\n\x04\x46ULL\x10\x02\"8\n\x07OrderBy\"-\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\t\n\x05SCORE\x10\x01\x12\x08\n\x04TIME\x10\x02\".\n\x08\x43ollapse\"\"\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x08\n\x04\x46\x41\x43T\x10\x01\"\x97\x06\n\x12ListSignalsRequest\x12\x11\n\tsport_key\x18\x01 \x03(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x03(\t\x12\x0e\n\x06market\x18\x03 \x03(\t\x12\x39\n\x0bsignal_type\x18\x04 \x03(\x0e\x32$.stratum.signals.v1.SignalType.Value\x12\x32\n\x04type\x18\x05 \x03(\x0e\x32$.stratum.signals.v1.SignalType.Value\x12\x36\n\tdirection\x18\x06 \x03(\x0e\x32#.stratum.signals.v1.Direction.Value\x12,\n\x04tier\x18\x07 \x03(\x0e\x32\x1e.stratum.signals.v1.Tier.Value\x12\x39\n\x0btime_bucket\x18\x08 \x03(\x0e\x32$.stratum.signals.v1.TimeBucket.Value\x12\x0c\n\x04\x62ook\x18\t \x03(\t\x12.\n\x05since\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12.\n\x05until\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x16\n\tmin_score\x18\x0c \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cmin_strength\x18\r \x01(\x05H\x03\x88\x01\x01\x12\x18\n\x0bvelocity_gt\x18\x0e \x01(\x01H\x04\x88\x01\x01\x12\x34\n\x08\x63ollapse\x18\x0f \x01(\x0e\x32\".stratum.signals.v1.Collapse.Value\x12\x33\n\x08order_by\x18\x10 \x01(\x0e\x32!.stratum.signals.v1.OrderBy.Value\x12,\n\x04view\x18\x11 \x01(\x0e\x32\x1e.stratum.signals.v1.View.Value\x12\x11\n\tpage_size\x18\x12 \x01(\x05\x12\x12\n\npage_token\x18\x13 \x01(\tB\x08\n\x06_sinceB\x08\n\x06_untilB\x0c\n\n_min_scoreB\x0f\n\r_min_strengthB\x0e\n\x0c_velocity_gt\"[\n\x13ListSignalsResponse\x12+\n\x07signals\x18\x01 \x03(\x0b\x32\x1a.stratum.signals.v1.Signal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10GetSignalRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xd1\x01\n\x11GetSignalResponse\x12*\n\x06signal\x18\x01 \x01(\x0b\x32\x1a.stratum.signals.v1.Signal\x12:\n\x11\x62ooks_holding_now\x18\x02 \x03(\x0b\x32\x1f.stratum.signals.v1.BookHolding\x12<\n\x13holding_observed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x42\x16\n\x14_holding_observed_at\"\"\n\x14\x45xplainSignalRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xd7\x01\n\x15\x45xplainSignalResponse\x12*\n\x06signal\x18\x01 \x01(\x0b\x32\x1a.stratum.signals.v1.Signal\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x15\n\rrules_version\x18\x03 \x01(\t\x12\x13\n\x0b\x63onfig_hash\x18\x04 \x01(\t\x12\x15\n\rconfiguration\x18\x05 \x01(\t\x12\x32\n\x06inputs\x18\x06 \x03(\x0b\x32\".stratum.signals.v1.ExplainedInput\x12\r\n\x05steps\x18\x07 \x03(\t\"\xbd\x02\n\x0e\x45xplainedInput\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62ook\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\x04line\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05price\x18\x06 \x01(\x01\x12\x13\n\x0bprice_other\x18\x07 \x01(\x01\x12\x1d\n\x10\x66\x61ir_probability\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12/\n\x0bobserved_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x0blast_update\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x42\x07\n\x05_lineB\x13\n\x11_fair_probabilityB\x0e\n\x0c_last_update\"\x91\x03\n\x14StreamSignalsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\t\x12\x11\n\tsport_key\x18\x02 \x03(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x03(\t\x12\x0e\n\x06market\x18\x04 \x03(\t\x12\x39\n\x0bsignal_type\x18\x05 \x03(\x0e\x32$.stratum.signals.v1.SignalType.Value\x12\x32\n\x04type\x18\x06 \x03(\x0e\x32$.stratum.signals.v1.SignalType.Value\x12,\n\x04tier\x18\x07 \x03(\x0e\x32\x1e.stratum.signals.v1.Tier.Value\x12\x16\n\tmin_score\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12,\n\x04view\x18\t \x01(\x0e\x32\x1e.stratum.signals.v1.View.Value\x12\x36\n\tdirection\x18\n \x03(\x0e\x32#.stratum.signals.v1.Direction.Value\x12\x0c\n\x04\x62ook\x18\x0b \x03(\tB\x0c\n\n_min_score\"O\n\x13WatchSignalsRequest\x12\x38\n\x06stream\x18\x01 \x01(\x0b\x32(.stratum.signals.v1.StreamSignalsRequest\"\xb4\x01\n\x14WatchSignalsResponse\x12,\n\x06signal\x18\x01 \x01(\x0b\x32\x1a.stratum.signals.v1.SignalH\x00\x12\x32\n\theartbeat\x18\x02 \x01(\x0b\x32\x1d.stratum.signals.v1.HeartbeatH\x00\x12\x32\n\ttruncated\x18\x03 \x01(\x0b\x32\x1d.stratum.signals.v1.TruncatedH\x00\x42\x06\n\x04item\"\x1b\n\tHeartbeat\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\"+\n\tTruncated\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\xb4\x02\n\x17ListSuppressionsRequest\x12\x11\n\tsport_key\x18\x01 \x03(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x03(\t\x12\x0e\n\x06market\x18\x03 \x03(\t\x12\x39\n\x0bsignal_type\x18\x04 \x03(\x0e\x32$.stratum.signals.v1.SignalType.Value\x12\x0e\n\x06reason\x18\x05 \x03(\t\x12.\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12.\n\x05until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\tB\x08\n\x06_sinceB\x08\n\x06_until\"j\n\x18ListSuppressionsResponse\x12\x35\n\x0csuppressions\x18\x01 \x03(\x0b\x32\x1f.stratum.signals.v1.Suppression\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xff\x07\n\x0eSignalsService\x12\xa8\x01\n\x0bReadSignals\x12&.stratum.signals.v1.ListSignalsRequest\x1a\x14.google.api.HttpBody\"[\xaa\xbb\x18\x10\x08\x02\x12\x0csignals:read\xb2\xbb\x18&stratum.signals.v1.ListSignalsResponse\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/intel/signals\x12\x66\n\x0bListSignals\x12&.stratum.signals.v1.ListSignalsRequest\x1a\'.stratum.signals.v1.ListSignalsResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12\x90\x01\n\tGetSignal\x12$.stratum.signals.v1.GetSignalRequest\x1a%.stratum.signals.v1.GetSignalResponse\"6\xaa\xbb\x18\x10\x08\x02\x12\x0csignals:read\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/intel/signals/{id}\x12\xa4\x01\n\rExplainSignal\x12(.stratum.signals.v1.ExplainSignalRequest\x1a).stratum.signals.v1.ExplainSignalResponse\">\xaa\xbb\x18\x10\x08\x02\x12\x0csignals:read\x82\xd3\xe4\x93\x02$\x12\"/api/v1/intel/signals/{id}/explain\x12\x8a\x01\n\rStreamSignals\x12(.stratum.signals.v1.StreamSignalsRequest\x1a\x14.google.api.HttpBody\"7\xaa\xbb\x18\x10\x08\x02\x12\x0csignals:read\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/intel/signals:watch0\x01\x12k\n\x0cWatchSignals\x12\'.stratum.signals.v1.WatchSignalsRequest\x1a(.stratum.signals.v1.WatchSignalsResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x30\x01\x12\xa5\x01\n\x10ListSuppressions\x12+.stratum.signals.v1.ListSuppressionsRequest\x1a,.stratum.signals.v1.ListSuppressionsResponse\"6\xaa\xbb\x18\x10\x08\x02\x12\x0csignals:read\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/intel/suppressionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stratum.signals.v1.signals_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SIGNALSSERVICE'].methods_by_name['ReadSignals']._loaded_options = None
+  _globals['_SIGNALSSERVICE'].methods_by_name['ReadSignals']._serialized_options = b'\252\273\030\020\010\002\022\014signals:read\262\273\030&stratum.signals.v1.ListSignalsResponse\202\323\344\223\002\027\022\025/api/v1/intel/signals'
   _globals['_SIGNALSSERVICE'].methods_by_name['ListSignals']._loaded_options = None
-  _globals['_SIGNALSSERVICE'].methods_by_name['ListSignals']._serialized_options = b'\202\323\344\223\002\027\022\025/api/v1/intel/signals'
+  _globals['_SIGNALSSERVICE'].methods_by_name['ListSignals']._serialized_options = b'\252\273\030\002\010\004'
   _globals['_SIGNALSSERVICE'].methods_by_name['GetSignal']._loaded_options = None
-  _globals['_SIGNALSSERVICE'].methods_by_name['GetSignal']._serialized_options = b'\202\323\344\223\002\034\022\032/api/v1/intel/signals/{id}'
+  _globals['_SIGNALSSERVICE'].methods_by_name['GetSignal']._serialized_options = b'\252\273\030\020\010\002\022\014signals:read\202\323\344\223\002\034\022\032/api/v1/intel/signals/{id}'
   _globals['_SIGNALSSERVICE'].methods_by_name['ExplainSignal']._loaded_options = None
-  _globals['_SIGNALSSERVICE'].methods_by_name['ExplainSignal']._serialized_options = b'\202\323\344\223\002$\022\"/api/v1/intel/signals/{id}/explain'
+  _globals['_SIGNALSSERVICE'].methods_by_name['ExplainSignal']._serialized_options = b'\252\273\030\020\010\002\022\014signals:read\202\323\344\223\002$\022\"/api/v1/intel/signals/{id}/explain'
   _globals['_SIGNALSSERVICE'].methods_by_name['StreamSignals']._loaded_options = None
-  _globals['_SIGNALSSERVICE'].methods_by_name['StreamSignals']._serialized_options = b'\202\323\344\223\002\035\022\033/api/v1/intel/signals:watch'
+  _globals['_SIGNALSSERVICE'].methods_by_name['StreamSignals']._serialized_options = b'\252\273\030\020\010\002\022\014signals:read\202\323\344\223\002\035\022\033/api/v1/intel/signals:watch'
+  _globals['_SIGNALSSERVICE'].methods_by_name['WatchSignals']._loaded_options = None
+  _globals['_SIGNALSSERVICE'].methods_by_name['WatchSignals']._serialized_options = b'\252\273\030\002\010\004'
   _globals['_SIGNALSSERVICE'].methods_by_name['ListSuppressions']._loaded_options = None
-  _globals['_SIGNALSSERVICE'].methods_by_name['ListSuppressions']._serialized_options = b'\202\323\344\223\002\034\022\032/api/v1/intel/suppressions'
-  _globals['_VIEW']._serialized_start=187
-  _globals['_VIEW']._serialized_end=240
-  _globals['_VIEW_VALUE']._serialized_start=195
-  _globals['_VIEW_VALUE']._serialized_end=240
-  _globals['_ORDERBY']._serialized_start=242
-  _globals['_ORDERBY']._serialized_end=298
-  _globals['_ORDERBY_VALUE']._serialized_start=253
-  _globals['_ORDERBY_VALUE']._serialized_end=298
-  _globals['_COLLAPSE']._serialized_start=300
-  _globals['_COLLAPSE']._serialized_end=346
-  _globals['_COLLAPSE_VALUE']._serialized_start=312
-  _globals['_COLLAPSE_VALUE']._serialized_end=346
-  _globals['_LISTSIGNALSREQUEST']._serialized_start=349
-  _globals['_LISTSIGNALSREQUEST']._serialized_end=1140
-  _globals['_LISTSIGNALSRESPONSE']._serialized_start=1142
-  _globals['_LISTSIGNALSRESPONSE']._serialized_end=1233
-  _globals['_GETSIGNALREQUEST']._serialized_start=1235
-  _globals['_GETSIGNALREQUEST']._serialized_end=1265
-  _globals['_GETSIGNALRESPONSE']._serialized_start=1268
-  _globals['_GETSIGNALRESPONSE']._serialized_end=1477
-  _globals['_EXPLAINSIGNALREQUEST']._serialized_start=1479
-  _globals['_EXPLAINSIGNALREQUEST']._serialized_end=1513
-  _globals['_EXPLAINSIGNALRESPONSE']._serialized_start=1516
-  _globals['_EXPLAINSIGNALRESPONSE']._serialized_end=1731
-  _globals['_EXPLAINEDINPUT']._serialized_start=1734
-  _globals['_EXPLAINEDINPUT']._serialized_end=2051
-  _globals['_STREAMSIGNALSREQUEST']._serialized_start=2054
-  _globals['_STREAMSIGNALSREQUEST']._serialized_end=2455
-  _globals['_WATCHSIGNALSREQUEST']._serialized_start=2457
-  _globals['_WATCHSIGNALSREQUEST']._serialized_end=2536
-  _globals['_WATCHSIGNALSRESPONSE']._serialized_start=2539
-  _globals['_WATCHSIGNALSRESPONSE']._serialized_end=2719
-  _globals['_HEARTBEAT']._serialized_start=2721
-  _globals['_HEARTBEAT']._serialized_end=2748
-  _globals['_TRUNCATED']._serialized_start=2750
-  _globals['_TRUNCATED']._serialized_end=2793
-  _globals['_LISTSUPPRESSIONSREQUEST']._serialized_start=2796
-  _globals['_LISTSUPPRESSIONSREQUEST']._serialized_end=3104
-  _globals['_LISTSUPPRESSIONSRESPONSE']._serialized_start=3106
-  _globals['_LISTSUPPRESSIONSRESPONSE']._serialized_end=3212
-  _globals['_SIGNALSSERVICE']._serialized_start=3215
-  _globals['_SIGNALSSERVICE']._serialized_end=4000
+  _globals['_SIGNALSSERVICE'].methods_by_name['ListSuppressions']._serialized_options = b'\252\273\030\020\010\002\022\014signals:read\202\323\344\223\002\034\022\032/api/v1/intel/suppressions'
+  _globals['_VIEW']._serialized_start=219
+  _globals['_VIEW']._serialized_end=272
+  _globals['_VIEW_VALUE']._serialized_start=227
+  _globals['_VIEW_VALUE']._serialized_end=272
+  _globals['_ORDERBY']._serialized_start=274
+  _globals['_ORDERBY']._serialized_end=330
+  _globals['_ORDERBY_VALUE']._serialized_start=285
+  _globals['_ORDERBY_VALUE']._serialized_end=330
+  _globals['_COLLAPSE']._serialized_start=332
+  _globals['_COLLAPSE']._serialized_end=378
+  _globals['_COLLAPSE_VALUE']._serialized_start=344
+  _globals['_COLLAPSE_VALUE']._serialized_end=378
+  _globals['_LISTSIGNALSREQUEST']._serialized_start=381
+  _globals['_LISTSIGNALSREQUEST']._serialized_end=1172
+  _globals['_LISTSIGNALSRESPONSE']._serialized_start=1174
+  _globals['_LISTSIGNALSRESPONSE']._serialized_end=1265
+  _globals['_GETSIGNALREQUEST']._serialized_start=1267
+  _globals['_GETSIGNALREQUEST']._serialized_end=1297
+  _globals['_GETSIGNALRESPONSE']._serialized_start=1300
+  _globals['_GETSIGNALRESPONSE']._serialized_end=1509
+  _globals['_EXPLAINSIGNALREQUEST']._serialized_start=1511
+  _globals['_EXPLAINSIGNALREQUEST']._serialized_end=1545
+  _globals['_EXPLAINSIGNALRESPONSE']._serialized_start=1548
+  _globals['_EXPLAINSIGNALRESPONSE']._serialized_end=1763
+  _globals['_EXPLAINEDINPUT']._serialized_start=1766
+  _globals['_EXPLAINEDINPUT']._serialized_end=2083
+  _globals['_STREAMSIGNALSREQUEST']._serialized_start=2086
+  _globals['_STREAMSIGNALSREQUEST']._serialized_end=2487
+  _globals['_WATCHSIGNALSREQUEST']._serialized_start=2489
+  _globals['_WATCHSIGNALSREQUEST']._serialized_end=2568
+  _globals['_WATCHSIGNALSRESPONSE']._serialized_start=2571
+  _globals['_WATCHSIGNALSRESPONSE']._serialized_end=2751
+  _globals['_HEARTBEAT']._serialized_start=2753
+  _globals['_HEARTBEAT']._serialized_end=2780
+  _globals['_TRUNCATED']._serialized_start=2782
+  _globals['_TRUNCATED']._serialized_end=2825
+  _globals['_LISTSUPPRESSIONSREQUEST']._serialized_start=2828
+  _globals['_LISTSUPPRESSIONSREQUEST']._serialized_end=3136
+  _globals['_LISTSUPPRESSIONSRESPONSE']._serialized_start=3138
+  _globals['_LISTSUPPRESSIONSRESPONSE']._serialized_end=3244
+  _globals['_SIGNALSSERVICE']._serialized_start=3247
+  _globals['_SIGNALSSERVICE']._serialized_end=4270
 # @@protoc_insertion_point(module_scope)

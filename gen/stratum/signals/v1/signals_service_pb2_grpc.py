@@ -36,6 +36,11 @@ class SignalsServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.ReadSignals = channel.unary_unary(
+                '/stratum.signals.v1.SignalsService/ReadSignals',
+                request_serializer=stratum_dot_signals_dot_v1_dot_signals__service__pb2.ListSignalsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.ListSignals = channel.unary_unary(
                 '/stratum.signals.v1.SignalsService/ListSignals',
                 request_serializer=stratum_dot_signals_dot_v1_dot_signals__service__pb2.ListSignalsRequest.SerializeToString,
@@ -72,8 +77,15 @@ class SignalsServiceServicer:
     """Signals, ranked, streamed and explained.
     """
 
-    def ListSignals(self, request, context):
+    def ReadSignals(self, request, context):
         """The feed. By score unless told otherwise; pages stay stable while new signals arrive.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSignals(self, request, context):
+        """Internal. The same page, typed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,6 +130,11 @@ class SignalsServiceServicer:
 
 def add_SignalsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'ReadSignals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadSignals,
+                    request_deserializer=stratum_dot_signals_dot_v1_dot_signals__service__pb2.ListSignalsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
             'ListSignals': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSignals,
                     request_deserializer=stratum_dot_signals_dot_v1_dot_signals__service__pb2.ListSignalsRequest.FromString,
@@ -159,6 +176,33 @@ def add_SignalsServiceServicer_to_server(servicer, server):
 class SignalsService:
     """Signals, ranked, streamed and explained.
     """
+
+    @staticmethod
+    def ReadSignals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stratum.signals.v1.SignalsService/ReadSignals',
+            stratum_dot_signals_dot_v1_dot_signals__service__pb2.ListSignalsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def ListSignals(request,

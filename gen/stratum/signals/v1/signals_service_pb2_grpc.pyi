@@ -17,8 +17,10 @@ class SignalsServiceStub:
     """Signals, ranked, streamed and explained."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    ListSignals: _aio.UnaryUnaryMultiCallable[_signals_service_pb2.ListSignalsRequest, _signals_service_pb2.ListSignalsResponse]
+    ReadSignals: _aio.UnaryUnaryMultiCallable[_signals_service_pb2.ListSignalsRequest, _httpbody_pb2.HttpBody]
     """The feed. By score unless told otherwise; pages stay stable while new signals arrive."""
+    ListSignals: _aio.UnaryUnaryMultiCallable[_signals_service_pb2.ListSignalsRequest, _signals_service_pb2.ListSignalsResponse]
+    """Internal. The same page, typed."""
     GetSignal: _aio.UnaryUnaryMultiCallable[_signals_service_pb2.GetSignalRequest, _signals_service_pb2.GetSignalResponse]
     """One signal in full, and who holds the old number now."""
     ExplainSignal: _aio.UnaryUnaryMultiCallable[_signals_service_pb2.ExplainSignalRequest, _signals_service_pb2.ExplainSignalResponse]
@@ -36,12 +38,20 @@ class SignalsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Signals, ranked, streamed and explained."""
 
     @_abc_1.abstractmethod
+    def ReadSignals(
+        self,
+        request: _signals_service_pb2.ListSignalsRequest,
+        context: _aio.ServicerContext[_signals_service_pb2.ListSignalsRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
+    ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
+        """The feed. By score unless told otherwise; pages stay stable while new signals arrive."""
+
+    @_abc_1.abstractmethod
     def ListSignals(
         self,
         request: _signals_service_pb2.ListSignalsRequest,
         context: _aio.ServicerContext[_signals_service_pb2.ListSignalsRequest, _abc.Awaitable[_signals_service_pb2.ListSignalsResponse]],
     ) -> _abc.Awaitable[_signals_service_pb2.ListSignalsResponse]:
-        """The feed. By score unless told otherwise; pages stay stable while new signals arrive."""
+        """Internal. The same page, typed."""
 
     @_abc_1.abstractmethod
     def GetSignal(

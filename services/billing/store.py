@@ -1,0 +1,7 @@
+"""Queries about accounts and keys."""
+
+from __future__ import annotations
+
+from services.billing.tables import metadata
+
+__all__ = ["metadata"]
