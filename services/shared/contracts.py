@@ -76,7 +76,7 @@ def by_full_name() -> dict[str, Method]:
 def found(verb: str, path: str) -> Method | None:
     """The method that is called by this verb at this path (without a query), if there is one."""
     for method in methods():
-        if method.verb == verb and method.pattern.fullmatch(path):
+        if method.template and method.verb == verb and method.pattern.fullmatch(path):
             return method
     return None
 
