@@ -12,16 +12,20 @@ from rich.table import Table
 from stratum.ingest.v1 import ingest_service_pb2 as pb
 from stratum.ingest.v1.ingest_service_pb2_grpc import IngestServiceStub
 
+from deploy.terminal import ToldError
+from services.shared import client
+from services.shared.keyring import Keyring
+
 DEADLINE_SECONDS = 15.0
 
 
-class BooksError(Exception):
+class BooksError(ToldError):
     """Ingest refused, or cannot be reached. The message says what to do."""
 
 
-async def listed(address: str) -> tuple[list[pb.QuarantinedBook], list[pb.BookDecision]]:
+async def listed(address: str, ring: Keyring) -> tuple[list[pb.QuarantinedBook], list[pb.BookDecision]]:
     """The keys in quarantine, and every decision, oldest first. Raises BooksError."""
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with client.channel(address, "cli", ring) as channel:
         ingest = IngestServiceStub(channel)
         quarantined = await _asked(ingest.ListQuarantinedBooks, pb.ListQuarantinedBooksRequest(), address)
         decisions = await _asked(ingest.ListBookDecisions, pb.ListBookDecisionsRequest(), address)
@@ -29,23 +33,23 @@ async def listed(address: str) -> tuple[list[pb.QuarantinedBook], list[pb.BookDe
 
 
 async def admitted(
-    address: str, book: str, known_as: str, reason: str, actor: str, effective_from: datetime | None
+    address: str, ring: Keyring, book: str, known_as: str, reason: str, actor: str, effective_from: datetime | None
 ) -> pb.AdmitBookResponse:
     """The decision that admits a key. Raises BooksError."""
     request = pb.AdmitBookRequest(
         book=book, reason=reason, actor=actor, canonical_book=known_as, effective_from=_timestamp(effective_from)
     )
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with client.channel(address, "cli", ring) as channel:
         answer: pb.AdmitBookResponse = await _asked(IngestServiceStub(channel).AdmitBook, request, address)
     return answer
 
 
 async def withdrawn(
-    address: str, book: str, reason: str, actor: str, effective_from: datetime | None
+    address: str, ring: Keyring, book: str, reason: str, actor: str, effective_from: datetime | None
 ) -> pb.WithdrawBookResponse:
     """The decision that puts a key back into quarantine. Raises BooksError."""
     request = pb.WithdrawBookRequest(book=book, reason=reason, actor=actor, effective_from=_timestamp(effective_from))
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with client.channel(address, "cli", ring) as channel:
         answer: pb.WithdrawBookResponse = await _asked(IngestServiceStub(channel).WithdrawBook, request, address)
     return answer
 

@@ -15,18 +15,17 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated
 
 import psutil
 import psycopg
 import typer
 from pydantic import SecretStr, ValidationError
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -39,46 +38,38 @@ from deploy import demo as demonstration
 from deploy import doctor as diagnosis
 from deploy import kpis as indicators
 from deploy.children import cpu_seconds
-from deploy.dead_letters import NoSuchLetterError
-from deploy.home import Home, Living, OccupiedError, Ports, PortTakenError, free_ports, ports_from, without_taken
-from deploy.installation import Rows, found
+from deploy.home import Home, Living, Ports, PortTakenError, free_ports, ports_from, without_taken
+from deploy.installation import Rows, found, vouching
 from deploy.local.postgres import PostgresServer
 from deploy.local.process import ServerFailedError
+from deploy.partner_commands import accounts_app, keys_app
 from deploy.provider import served
 from deploy.record import Limits, RecordingError, Series, cost_of_a_call
 from deploy.record import Progress as RecordProgress
 from deploy.record import record as save
 from deploy.recording import Recording, UnreadableRecordingError, open_recording
 from deploy.replay import Progress as ReplayProgress
-from deploy.replay import Replay, ReplayFailedError, Summary, write_lines
+from deploy.replay import Replay, Summary, write_lines
 from deploy.simulator import calibration, mischief
 from deploy.simulator.server import opened_now
-from deploy.stack import Live, Market, Recorded, Simulated, Stack, StackFailedError, StackSettings
+from deploy.stack import Live, Market, Recorded, Simulated, Stack, StackSettings
+from deploy.terminal import DEFAULT_HOME, INTERRUPTED, HomeOption, Result, console, errors, refuse, run, wide
 from deploy.traces import Trace, as_svg, as_text, collecting, whole_traces
 from gateway.envoy import NOTICE
 from services.ingest.config import Config as IngestConfig
 from services.ingest.normalize import read_time
-from services.shared.bus import BusError
 from services.shared.clock import utc_now
 from services.shared.config import ConfigurationError, read
 from services.shared.dead_letters import Standing
+from services.shared.keyring import Keyring
 from services.shared.logging import configure_logging, masked
 
 #: Long enough for two starts: the second one where somebody took a port.
 START_SECONDS = 300.0
 STOP_SECONDS = 60.0
-#: How a program ends that Ctrl-C has ended.
-INTERRUPTED = 130
 #: A series whose answers lie this many times further apart than its profile is made for shows no movement as it was.
 TOO_SPARSE = 4.0
-DEFAULT_HOME = Path(".stratum")
 
-Result = TypeVar("Result")
-
-console = Console(highlight=False)
-#: For wide tables: a file or a pipe has no edge at which lines would have to be cut.
-wide = console if console.is_terminal else Console(highlight=False, width=180)
-errors = Console(stderr=True, highlight=False)
 app = typer.Typer(
     help="Watches how bookmakers price NBA games and says, with its reasons, when something worth knowing happens.\n\n"
     "Start with `stratum demo`: it needs nothing and leaves nothing behind.",
@@ -99,11 +90,9 @@ dead_letter_app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(dead_letter_app, name="deadletters")
+app.add_typer(accounts_app, name="accounts")
+app.add_typer(keys_app, name="keys")
 
-HomeOption = Annotated[
-    Path,
-    typer.Option("--home", envvar="STRATUM_HOME", help="Where data, logs and secrets are kept.", show_default=True),
-]
 IngestOption = Annotated[
     str | None,
     typer.Option("--ingest", metavar="HOST:PORT", help="Where ingest answers. By default that of the running stack."),
@@ -128,8 +117,8 @@ PortBaseOption = Annotated[
         "--port-base",
         min=1024,
         max=65000,
-        help="Use twelve ports from this one on, the gateway first. Without it the gateway has 8080, or a free port "
-        "where that is taken.",
+        help="Use 21 ports in a row from this one on, the gateway first. Without it the gateway has 8080, or a free "
+        "port where that is taken.",
     ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="The simulated market's seed: the same one, the same market.")]
@@ -163,7 +152,7 @@ def demo(
     with _temporary_home("demo") as home, _market(recording, seed, speed) as (market, profile):
         usual = replace(free_ports(), gateway=Ports().gateway)
         settings = StackSettings(home, _ports(port_base, usual), market, profile, keep_ports=port_base is not None)
-        _run(demonstration.run(settings, console, seconds))
+        run(demonstration.run(settings, console, seconds))
 
 
 @app.command()
@@ -188,20 +177,20 @@ def replay(
     Example: `stratum replay recordings/nba_2h --out signals.jsonl --summary summary.json`
     """
     if profile is not None and profile not in profiles.CADENCES:
-        _refuse(f"there is no profile {profile}. Choose one of {', '.join(profiles.CADENCES)}.")
+        refuse(f"there is no profile {profile}. Choose one of {', '.join(profiles.CADENCES)}.")
     for target in filter(None, (out, summary)):
         if not target.absolute().parent.is_dir():
-            _refuse(f"{target.absolute().parent} is no folder. Make it first.")
+            refuse(f"{target.absolute().parent} is no folder. Make it first.")
     with _temporary_home("replay") as home, _opened(folder) as series:
-        run = Replay(series, home, profile, kill)
+        series_run = Replay(series, home, profile, kill)
         gap = series.median_gap_seconds
         first, last = (f"{moment:%Y-%m-%d %H:%M}" for moment in (series.times[0], series.times[-1]))
         console.print(f"{len(series)} answers of {series.sport_key} from {first} to {last} UTC", soft_wrap=True)
         told = "as told" if profile else f"the one that suits a median gap of {gap / 60:.4g} min"
-        console.print(f"profile: [bold]{run.chosen_profile}[/] ({told})", soft_wrap=True)
-        if gap > TOO_SPARSE * profiles.CADENCES[run.chosen_profile]:
+        console.print(f"profile: [bold]{series_run.chosen_profile}[/] ({told})", soft_wrap=True)
+        if gap > TOO_SPARSE * profiles.CADENCES[series_run.chosen_profile]:
             console.print("Its answers lie too far apart for movements: most will be suppressed as sparse_sampling.")
-        result, lines = _run(_with_progress(run))
+        result, lines = run(_with_progress(series_run))
     if out is not None:
         write_lines(lines, out)
         console.print(f"{len(lines)} signals in {out}")
@@ -256,7 +245,7 @@ def supervise(
     with _market(None, seed, speed) as (market, profile):
         ports = _ports(port_base, Ports())
         settings = StackSettings(Home(home.absolute()), ports, market, profile, keep_ports=port_base is not None)
-        _run(_supervise(settings))
+        run(_supervise(settings))
 
 
 @app.command()
@@ -275,7 +264,7 @@ def down(home: HomeOption = DEFAULT_HOME) -> None:
         try:
             process.wait(STOP_SECONDS)
         except psutil.TimeoutExpired:
-            _refuse(f"process {living.pid} has not ended after {STOP_SECONDS:.0f} s. See `stratum logs stack`.")
+            refuse(f"process {living.pid} has not ended after {STOP_SECONDS:.0f} s. See `stratum logs stack`.")
     console.print("Stopped; nothing is left running.")
 
 
@@ -321,9 +310,9 @@ def logs(
         "gateway": place.folder / "gateway" / "envoy.log",
     }
     if name not in files:
-        _refuse(f"there is no log called {name}. Choose one of {', '.join(files)}.")
+        refuse(f"there is no log called {name}. Choose one of {', '.join(files)}.")
     if not files[name].exists():
-        _refuse(f"{files[name]} does not exist: nothing has run in {home} yet. Start it with `stratum up`.")
+        refuse(f"{files[name]} does not exist: nothing has run in {home} yet. Start it with `stratum up`.")
     with files[name].open(errors="replace") as log:
         sys.stdout.writelines(deque(log, maxlen=lines))
         try:
@@ -348,18 +337,18 @@ def schema_command(
     Example: `stratum schema --check`
     """
     if check == upgrade:
-        _refuse("say what to do: --check or --upgrade.")
+        refuse("say what to do: --check or --upgrade.")
     if check:
         try:
             schema.check()
         except (schema.SchemaError, ServerFailedError) as error:
-            _refuse(str(error))
+            refuse(str(error))
         console.print("Every service's migrations make the tables that it declares.")
         return
     place = Home(home.absolute())
     living = place.living()
     if living is None:
-        _refuse(f"nothing runs in {home}. Start it with `stratum up`, which runs all migrations by itself.")
+        refuse(f"nothing runs in {home}. Start it with `stratum up`, which runs all migrations by itself.")
     server = PostgresServer(place.database_folder(), living.ports.postgres)
     schema.upgrade(server.url(), place.passwords())
     console.print("Every schema is up to date.")
@@ -384,15 +373,15 @@ def retention_command(
     place = Home(home.absolute())
     living = place.living()
     if living is None:
-        _refuse(f"nothing runs in {home}. Start it with `stratum up`, which does this every hour.")
+        refuse(f"nothing runs in {home}. Start it with `stratum up`, which does this every hour.")
     server = PostgresServer(place.database_folder(), living.ports.postgres)
     url = schema.service_url(server.url(), schema.MIGRATOR, place.passwords())
     try:
         done = retention.run(url, utc_now(), ahead, dry_run)
     except ConfigurationError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except SQLAlchemyError as error:
-        _refuse(f"the database does not answer: {error}. See `stratum status`.")
+        refuse(f"the database does not answer: {error}. See `stratum status`.")
     console.print(retention.as_table(done))
     for sentence in done.sentences():
         console.print(sentence, soft_wrap=True)
@@ -467,7 +456,7 @@ def replay_dead_letters(
     Example: `stratum deadletters replay consensus/1234`
     """
     if bool(letters) == everything:
-        _refuse("say which: one or more letters, or --all.")
+        refuse("say which: one or more letters, or --all.")
 
     async def put_back(office: dead_letters.Office) -> bool:
         chosen = await office.listed() if everything else [await office.find(address) for address in letters or ()]
@@ -493,7 +482,7 @@ def drop_dead_letter(
     Example: `stratum deadletters drop consensus/1234 --reason "a test message"`
     """
     if not reason.strip():
-        _refuse("say why, with --reason.")
+        refuse("say why, with --reason.")
 
     async def drop(office: dead_letters.Office) -> None:
         await office.drop(await office.find(letter), reason.strip())
@@ -507,13 +496,13 @@ def _in_office(home: Path, work: Callable[[dead_letters.Office], Awaitable[Resul
     place = Home(home.absolute())
     living = place.living()
     if living is None:
-        _refuse(f"nothing runs in {home}. Start it with `stratum up`; dead letters stay with the data.")
+        refuse(f"nothing runs in {home}. Start it with `stratum up`; dead letters stay with the data.")
 
     async def within() -> Result:
         async with dead_letters.open_office(place, living) as office:
             return await work(office)
 
-    return _run(within())
+    return run(within())
 
 
 async def _with_standings(office: dead_letters.Office, everything: bool) -> list[tuple[dead_letters.Found, Standing]]:
@@ -544,8 +533,8 @@ def simulate(
             console.print(demonstration.comparison(name, {}, seed))
         return
     if fail is not None and fail not in mischief.KINDS:
-        _refuse(f"there is no failure called {fail}. Choose one of {', '.join(mischief.KINDS)}.")
-    _run(_simulate(port, seed, speed, None if fail is None else mischief.Mischief(fail, fail_share, seed)))
+        refuse(f"there is no failure called {fail}. Choose one of {', '.join(mischief.KINDS)}.")
+    run(_simulate(port, seed, speed, None if fail is None else mischief.Mischief(fail, fail_share, seed)))
 
 
 books = typer.Typer(
@@ -563,9 +552,9 @@ def list_books(context: typer.Context, home: HomeOption = DEFAULT_HOME, ingest: 
     sources = {name: context.get_parameter_source(name) for name in ("home", "ingest")}
     told = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     if context.invoked_subcommand is not None and told:
-        _refuse(f"give --{told[0]} behind {context.invoked_subcommand}, which would not hear of it here.")
+        refuse(f"give --{told[0]} behind {context.invoked_subcommand}, which would not hear of it here.")
     if context.invoked_subcommand is None:
-        quarantined, decisions = _run(bookmakers.listed(_ingest_address(home, ingest)))
+        quarantined, decisions = run(bookmakers.listed(_ingest_address(home, ingest), _ring(home)))
         console.print(bookmakers.quarantine(quarantined, decisions))
         console.print(bookmakers.admissions(decisions))
         console.print("Admit one: `stratum books admit KEY --reason …`; who decided what: `stratum books log`.")
@@ -588,8 +577,8 @@ def admit_book(
     Example: `stratum books admit draftkings_nj --as draftkings --reason 'the same lines under a state key'`
     """
     moment = _moment(effective_from)
-    work = bookmakers.admitted(_ingest_address(home, ingest), key, known_as, reason, actor, moment)
-    for sentence in bookmakers.sentences(_run(work)):
+    work = bookmakers.admitted(_ingest_address(home, ingest), _ring(home), key, known_as, reason, actor, moment)
+    for sentence in bookmakers.sentences(run(work)):
         console.print(sentence, soft_wrap=True)
 
 
@@ -607,8 +596,8 @@ def withdraw_book(
     Example: `stratum books withdraw newbook --reason 'it copies another book'`
     """
     moment = _moment(effective_from)
-    work = bookmakers.withdrawn(_ingest_address(home, ingest), key, reason, actor, moment)
-    for sentence in bookmakers.sentences(_run(work)):
+    work = bookmakers.withdrawn(_ingest_address(home, ingest), _ring(home), key, reason, actor, moment)
+    for sentence in bookmakers.sentences(run(work)):
         console.print(sentence, soft_wrap=True)
 
 
@@ -618,7 +607,7 @@ def log_of_books(home: HomeOption = DEFAULT_HOME, ingest: IngestOption = None) -
 
     Example: `stratum books log`
     """
-    _, decisions = _run(bookmakers.listed(_ingest_address(home, ingest)))
+    _, decisions = run(bookmakers.listed(_ingest_address(home, ingest), _ring(home)))
     console.print(bookmakers.log(decisions))
 
 
@@ -627,8 +616,15 @@ def _ingest_address(home: Path, told: str | None) -> str:
         return told
     living = Home(home.absolute()).living()
     if living is None:
-        _refuse(f"nothing runs in {home}. Start it with `stratum up`, or say with --ingest where ingest answers.")
+        refuse(f"nothing runs in {home}. Start it with `stratum up`, or say with --ingest where ingest answers.")
     return f"127.0.0.1:{living.ports.ingest}"
+
+
+def _ring(home: Path) -> Keyring:
+    try:
+        return vouching(Home(home.absolute()))
+    except LookupError as error:
+        refuse(str(error))
 
 
 def _moment(told: str | None) -> datetime | None:
@@ -636,7 +632,7 @@ def _moment(told: str | None) -> datetime | None:
         return None
     moment = read_time(told)
     if moment is None:
-        _refuse(f"{told} is no time with a zone, such as 2026-11-26T18:00:00Z.")
+        refuse(f"{told} is no time with a zone, such as 2026-11-26T18:00:00Z.")
     return moment
 
 
@@ -689,7 +685,7 @@ def budget(
         asked = budgeting.spending_from(credits, day_credits, failing)
         shown = None if day is None else date.fromisoformat(day)
     except (budgeting.UnreadableScheduleError, ConfigurationError, ValueError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     with console.status("playing the poller over the schedule…"):
         outcome = budgeting.forecast(schedule.starts, schedule.since, schedule.until, asked.spending, watched, seed)
     for part in budgeting.report(schedule, asked, outcome, shown):
@@ -729,12 +725,12 @@ def kpis(
     """
     place = found(Home(home.absolute()), database_url)
     if not place.database_url:
-        _refuse(f"nothing runs in {home}. Start it with `stratum up`, or give --database-url.")
+        refuse(f"nothing runs in {home}. Start it with `stratum up`, or give --database-url.")
     try:
         with Rows(place.database_url) as rows:
             known = indicators.last_cycles(rows, cycles, sport)
     except psycopg.Error as error:
-        _refuse(f"the database does not answer: {masked(str(error).strip())}. See `stratum doctor`.")
+        refuse(f"the database does not answer: {masked(str(error).strip())}. See `stratum doctor`.")
     if as_json:
         for cycle in known:
             sys.stdout.write(json.dumps(cycle.shown()) + "\n")
@@ -760,7 +756,7 @@ def doctor(
 
     Example: `stratum doctor`
     """
-    findings = _run(examination.examine(found(Home(home.absolute()), database_url), offline=offline))
+    findings = run(examination.examine(found(Home(home.absolute()), database_url), offline=offline))
     if as_json:
         sys.stdout.write(json.dumps(diagnosis.as_json(findings), indent=2) + "\n")
     else:
@@ -807,9 +803,9 @@ def record(
         series = Series(folder, sport)
         if len(series):
             console.print(f"{folder} holds {len(series)} answers already; going on.")
-        done = _run(_recording(config, sport, series, every, limits))
+        done = run(_recording(config, sport, series, every, limits))
     except RecordingError as error:
-        _refuse(str(error))
+        refuse(str(error))
     console.print(
         f"{done.answers} answers saved ({done.bytes / 1e6:.1f} MB before packing), {done.repeated} had a time that was "
         f"there, {done.failed} failed; {done.credits} credits spent. It ended because {done.said}.\n"
@@ -831,9 +827,9 @@ def _asking(base_url: str, provider_clock: bool) -> IngestConfig:
         if not config.is_live_provider:
             config = IngestConfig(**{**given, "odds_api_key": SecretStr("a-stand-in-needs-no-secret")})
     except (ConfigurationError, ValidationError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     if config.odds_api_key is None:
-        _refuse("there is no key: set ODDS_API_KEY or ODDS_API_KEY_FILE, or give the --base-url of a stand-in.")
+        refuse("there is no key: set ODDS_API_KEY or ODDS_API_KEY_FILE, or give the --base-url of a stand-in.")
     return config
 
 
@@ -866,10 +862,10 @@ def trace(
     Example: `stratum trace --svg trace.svg`
     """
     if listen is not None:
-        _run(_listen(listen, svg))
+        run(_listen(listen, svg))
         return
     with _temporary_home("trace") as home:
-        _run(_first_signal(home, svg))
+        run(_first_signal(home, svg))
 
 
 async def _listen(port: int, svg: Path | None) -> None:
@@ -879,7 +875,7 @@ async def _listen(port: int, svg: Path | None) -> None:
             async for whole in whole_traces(collector):
                 _show_trace(whole, svg)
     except RuntimeError:
-        _refuse(f"port {port} is taken. Choose another one, or 0 for a free one.")
+        refuse(f"port {port} is taken. Choose another one, or 0 for a free one.")
 
 
 async def _first_signal(home: Home, svg: Path | None) -> None:
@@ -895,7 +891,7 @@ async def _first_signal(home: Home, svg: Path | None) -> None:
                             _show_trace(whole, svg)
                             return
             except TimeoutError:
-                _refuse(
+                refuse(
                     f"no poll has led to a signal in {START_SECONDS:.0f} s. Try again when the machine is less busy."
                 )
 
@@ -986,7 +982,7 @@ def _opened(folder: Path) -> Iterator[Recording]:
     try:
         recording = open_recording(folder)
     except UnreadableRecordingError as error:
-        _refuse(f"{error}. Give a folder with INDEX.tsv and its archives.")
+        refuse(f"{error}. Give a folder with INDEX.tsv and its archives.")
     with recording:
         yield recording
 
@@ -1012,7 +1008,7 @@ def _ports(base: int | None, usual: Ports) -> Ports:
     try:
         return ports_from(base)
     except PortTakenError as error:
-        _refuse(str(error))
+        refuse(str(error))
 
 
 def _await_up(place: Home, supervisor: subprocess.Popen[bytes]) -> Living:
@@ -1026,7 +1022,7 @@ def _await_up(place: Home, supervisor: subprocess.Popen[bytes]) -> Living:
     supervisor.terminate()
     supervisor.wait()
     log = place.logs / "stack.log"
-    return _refuse(f"it did not come up. The last lines of {log}:\n{_tail(log)}")
+    return refuse(f"it did not come up. The last lines of {log}:\n{_tail(log)}")
 
 
 def _tail(path: Path) -> str:
@@ -1050,35 +1046,6 @@ def _state_of(living: Living, name: str, pid: int) -> str:
             return "[green]ready[/]"
     except (urllib.error.URLError, OSError):
         return "[yellow]not ready[/]"
-
-
-def _run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Runs until it is done, or until Ctrl-C or SIGTERM, which end it in good order; errors say what to do next."""
-    try:
-        return asyncio.run(_interruptible(work))
-    except asyncio.CancelledError:
-        console.print("Stopped; nothing is left running.")
-        raise typer.Exit(INTERRUPTED) from None
-    except OccupiedError as error:
-        _refuse(f"{error}. Stop it with `stratum down`, or choose another --home.")
-    except (StackFailedError, ReplayFailedError, bookmakers.BooksError, NoSuchLetterError) as error:
-        _refuse(str(error))
-    except BusError as error:
-        _refuse(f"{error}. See `stratum status`.")
-
-
-async def _interruptible(work: Coroutine[Any, Any, Result]) -> Result:
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
-    return await task
-
-
-def _refuse(sentence: str) -> NoReturn:
-    errors.print("stratum:", style="red", end=" ")
-    errors.print(sentence, markup=False, soft_wrap=True)
-    raise typer.Exit(1)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from stratum.ingest.v1.events_pb2 import EventObserved
 from deploy import schema
 from deploy.home import Home, Living
 from deploy.local.postgres import PostgresServer
+from deploy.terminal import ToldError
 from services.consensus import store as consensus_store
 from services.ingest import store as ingest_store
 from services.shared.bus import MARKETS, OBSERVATIONS, Bus, StreamSpec, open_bus
@@ -36,7 +37,7 @@ HEX_LINES = 64
 ADDRESS = re.compile(r"(?P<service>[a-z]+)/(?P<sequence>\d+)(?:@(?P<identity>\S+))?")
 
 
-class NoSuchLetterError(Exception):
+class NoSuchLetterError(ToldError):
     """There is no such dead letter. The message says what to do."""
 
 

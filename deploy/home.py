@@ -18,6 +18,10 @@ import psutil
 from deploy import schema
 from deploy.local.postgres import can_be_entered
 from deploy.local.process import free_port, is_free
+from services.shared import keyring
+
+#: The files that hold the two rings: of those who vouch for callers, and of those who hash API keys.
+PRINCIPAL_KEYS, KEY_PEPPERS = "principal-keys", "api-key-peppers"
 
 
 class OccupiedError(Exception):
@@ -34,6 +38,8 @@ class Ports:
 
     gateway: int = 8080
     gateway_admin: int = 9901
+    authz: int = 50061
+    standby: int = 50062
     postgres: int = 5432
     nats: int = 4222
     nats_monitor: int = 8222
@@ -41,9 +47,16 @@ class Ports:
     ingest: int = 50051
     consensus: int = 50052
     signals: int = 50053
+    billing: int = 50054
+    sandbox: int = 50055
     ingest_metrics: int = 9101
     consensus_metrics: int = 9102
     signals_metrics: int = 9103
+    billing_metrics: int = 9104
+    authz_metrics: int = 9105
+    standby_metrics: int = 9106
+    usage_metrics: int = 9107
+    sandbox_metrics: int = 9108
 
 
 def without_taken(ports: Ports) -> tuple[Ports, list[str]]:
@@ -58,7 +71,7 @@ def without_taken(ports: Ports) -> tuple[Ports, list[str]]:
 
 
 def ports_from(base: int) -> Ports:
-    """Twelve ports in a row. Raises PortTakenError."""
+    """As many ports in a row as there are. Raises PortTakenError."""
     ports = Ports(*range(base, base + len(fields(Ports))))
     taken = [str(port) for port in asdict(ports).values() if not is_free(port)]
     if taken:
@@ -135,6 +148,17 @@ class Home:
             self.keep_secret(kept.name, json.dumps(schema.generated_passwords()))
         passwords: dict[str, str] = json.loads(kept.read_text())
         return passwords
+
+    def ring(self, name: str) -> str:
+        """A ring of secrets, as `Keyring.parse` reads it, made when first asked for."""
+        kept = self.secrets / name
+        if not kept.exists():
+            self.keep_secret(name, keyring.generated())
+        return kept.read_text()
+
+    def principal_ring(self) -> keyring.Keyring:
+        """The secrets under which callers are vouched for here."""
+        return keyring.Keyring.parse(self.ring(PRINCIPAL_KEYS))
 
     def keep_secret(self, name: str, text: str) -> Path:
         """Write a secret into a file of its own, readable by us alone."""

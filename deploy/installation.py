@@ -12,9 +12,10 @@ from psycopg.rows import DictRow, dict_row
 from sqlalchemy.engine import make_url
 
 from deploy import schema
-from deploy.home import Home, Living, Ports
+from deploy.home import PRINCIPAL_KEYS, Home, Living, Ports
 from deploy.local.postgres import PostgresServer
 from services.shared.config import ServiceConfig
+from services.shared.keyring import Keyring
 
 CONNECT_SECONDS = 5
 
@@ -59,6 +60,20 @@ def found(home: Home, database_url: str = "") -> Installation:
         home,
         None,
     )
+
+
+def vouching(home: Home) -> Keyring:
+    """The secrets with which we vouch for ourselves: those of the environment, else those of the home. Raises
+    LookupError, which says what to do, where there are none."""
+    given = ServiceConfig().principal_ring
+    if given:
+        return given
+    if not (home.secrets / PRINCIPAL_KEYS).exists():
+        raise LookupError(
+            f"{home.folder} holds no secret to vouch for us with: start it with `stratum up`, or set "
+            "STRATUM_PRINCIPAL_KEYS (or …_FILE) to the installation's."
+        )
+    return home.principal_ring()
 
 
 def _metrics(ports: Ports) -> dict[str, str]:

@@ -28,8 +28,10 @@ from deploy.home import Home, free_ports
 from deploy.profiles import profile_for
 from deploy.recording import Recording
 from deploy.stack import Recorded, Stack, StackSettings
+from deploy.terminal import ToldError
 from services.consensus import store as consensus_store
 from services.ingest import store as ingest_store
+from services.shared import client
 from services.shared.bus import MARKETS, OBSERVATIONS, SIGNALS, open_bus
 from services.shared.config import ServiceConfig
 from services.shared.database import open_database
@@ -54,7 +56,7 @@ KILLS: Sequence[tuple[str, float]] = (
 PASSING = (psycopg.Error, grpc.aio.AioRpcError, aiohttp.ClientError, OSError, TimeoutError)
 
 
-class ReplayFailedError(Exception):
+class ReplayFailedError(ToldError):
     """The recording did not come through whole. The message says what to look at."""
 
 
@@ -179,8 +181,11 @@ class Replay:
     async def _signals(self, stack: Stack) -> list[Signal]:
         found: list[Signal] = []
         token = ""
-        async with grpc.aio.insecure_channel(
-            f"127.0.0.1:{stack.settings.ports.signals}", options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)]
+        async with client.channel(
+            f"127.0.0.1:{stack.settings.ports.signals}",
+            "replay",
+            stack.home.principal_ring(),
+            options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)],
         ) as channel:
             stub = SignalsServiceStub(channel)
             for _ in count():

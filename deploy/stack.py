@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 
 from deploy import profiles, retention, schema
 from deploy.children import GaveUpError, Household, Kept, Program
-from deploy.home import Home, Living, Ports, without_taken
+from deploy.home import KEY_PEPPERS, PRINCIPAL_KEYS, Home, Living, Ports, without_taken
 from deploy.local.envoy import Envoy
 from deploy.local.nats import NatsServer
 from deploy.local.postgres import PostgresServer
@@ -32,6 +32,7 @@ from deploy.provider import served
 from deploy.recording import Recording, iso
 from deploy.replay_provider import ReplayProvider
 from deploy.simulator.server import SimulatedProvider, opened_now
+from deploy.terminal import ToldError
 from services.shared.clock import utc_now
 
 READY_SECONDS = 120.0
@@ -41,7 +42,7 @@ OURS = ("STRATUM_HOME", "STRATUM_PORT_BASE")
 PROVIDERS = "ODDS_API_"
 
 
-class StackFailedError(Exception):
+class StackFailedError(ToldError):
     """The system did not come up, or could not be kept up. The message says what to look at."""
 
 
@@ -88,7 +89,10 @@ class StackSettings:
     ports: Ports
     market: Market = field(default_factory=Simulated)
     profile: str = "live"
+    #: With everything that stands at the edge: billing, the authorisation and its standby, the reader of usage.
     gateway: bool = True
+    #: The recorded evening that test keys read; only with a gateway.
+    sandbox: bool = True
     #: Put over the servers' own, such as `fsync`.
     postgres: Mapping[str, str] = field(default_factory=dict)
     #: Settings for every service, over those of the profile.
@@ -159,6 +163,11 @@ class Stack:
         return f"nats://127.0.0.1:{self.settings.ports.nats}"
 
     @property
+    def billing_address(self) -> str:
+        """Where billing answers our own."""
+        return f"127.0.0.1:{self.settings.ports.billing}"
+
+    @property
     def nats_monitor_url(self) -> str:
         """Where the bus tells about itself."""
         return f"http://127.0.0.1:{self.settings.ports.nats_monitor}"
@@ -223,7 +232,7 @@ class Stack:
         self.home.tell(self.living())
         self._start_servers()
         provider_url = await self._start_provider()
-        for name in ("signals", "consensus", "ingest"):
+        for name in ("signals", "consensus", "ingest", *(("billing",) if self.settings.gateway else ())):
             self._start_service(name, provider_url)
         watching = asyncio.create_task(self._watch())
         self._exit.push_async_callback(_cancelled, watching)
@@ -251,6 +260,8 @@ class Stack:
         self._household.add("nats", nats, self.home.folder / "nats" / "nats.log")
         self._say("preparing the schemas")
         schema.upgrade(self._postgres.url(), self.home.passwords())
+        for ring in (PRINCIPAL_KEYS, KEY_PEPPERS):
+            self.home.ring(ring)
 
     async def _start_provider(self) -> str:
         market = self.settings.market
@@ -288,6 +299,24 @@ class Stack:
     def _environment(self, name: str, provider_url: str) -> dict[str, str]:
         ports = self.settings.ports
         url_file = self.home.keep_secret(f"{name}-database-url", self.database_url(name))
+        environment = {
+            **self._common(name),
+            "STRATUM_DATABASE_URL_FILE": str(url_file),
+            "STRATUM_GRPC_PORT": str(getattr(ports, name)),
+            **self.settings.environment,
+        }
+        if name == "ingest":
+            return environment | self._ingest_environment(provider_url)
+        if name == "billing":
+            return environment | self._peppers()
+        if name == "signals" and self.settings.gateway:
+            environment["SIGNALS_BILLING_ADDRESS"] = self.billing_address
+        if not isinstance(self.settings.market, Recorded):
+            environment[f"{name.upper()}_INGEST_ADDRESS"] = f"127.0.0.1:{ports.ingest}"
+        return environment
+
+    def _common(self, name: str) -> dict[str, str]:
+        """What every process of ours is told."""
         # The provider's key and plan are for ingest alone, and not for asking a stand-in.
         asks = name == "ingest" and isinstance(self.settings.market, Live)
         inherited = {
@@ -295,21 +324,17 @@ class Stack:
             for variable, value in os.environ.items()
             if variable not in OURS and (asks or not variable.startswith(PROVIDERS))
         }
-        environment = {
+        return {
             **inherited,
-            "STRATUM_DATABASE_URL_FILE": str(url_file),
             "STRATUM_NATS_URL": self.nats_url,
             "STRATUM_NATS_MONITOR_URL": self.nats_monitor_url,
-            "STRATUM_GRPC_PORT": str(getattr(ports, name)),
             "STRATUM_METRICS_PORT": str(self._metrics_port(name)),
+            "STRATUM_PRINCIPAL_KEYS_FILE": str(self.home.secrets / PRINCIPAL_KEYS),
             **profiles.settings(self.settings.profile),
-            **self.settings.environment,
         }
-        if name == "ingest":
-            return environment | self._ingest_environment(provider_url)
-        if not isinstance(self.settings.market, Recorded):
-            environment[f"{name.upper()}_INGEST_ADDRESS"] = f"127.0.0.1:{ports.ingest}"
-        return environment
+
+    def _peppers(self) -> dict[str, str]:
+        return {"API_KEY_PEPPERS_FILE": str(self.home.secrets / KEY_PEPPERS)}
 
     def _ingest_environment(self, provider_url: str) -> dict[str, str]:
         market = self.settings.market

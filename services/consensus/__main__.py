@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-import grpc.aio
 from stratum.consensus.v1 import consensus_service_pb2
 from stratum.consensus.v1.consensus_service_pb2_grpc import add_ConsensusServiceServicer_to_server
 from stratum.ingest.v1.ingest_service_pb2 import RequestKeyframesRequest
@@ -17,9 +16,10 @@ from services.consensus.api import ConsensusApi
 from services.consensus.config import Config
 from services.consensus.events import ConsensusFold
 from services.consensus.store import ConsensusStore
-from services.shared import tracing
+from services.shared import client
 from services.shared.bus import MARKETS, OBSERVATIONS, open_bus
 from services.shared.database import open_database
+from services.shared.keyring import Keyring
 from services.shared.room import keep_room
 from services.shared.server import run, serve
 from services.shared.stage import Stage
@@ -28,12 +28,14 @@ SERVICE = consensus_service_pb2.DESCRIPTOR.services_by_name["ConsensusService"].
 
 
 @asynccontextmanager
-async def keyframe_requests(ingest_address: str) -> AsyncIterator[Callable[[str], Awaitable[None]] | None]:
+async def keyframe_requests(
+    ingest_address: str, ring: Keyring
+) -> AsyncIterator[Callable[[str], Awaitable[None]] | None]:
     """How to ask ingest for an event's keyframe; None without an address, when the next one is waited for."""
     if not ingest_address:
         yield None
         return
-    async with grpc.aio.insecure_channel(ingest_address, interceptors=tracing.client_interceptors()) as channel:
+    async with client.channel(ingest_address, "consensus", ring) as channel:
         ingest = IngestServiceStub(channel)
 
         async def ask(event_id: str) -> None:
@@ -47,7 +49,7 @@ async def main(config: Config) -> None:
     async with (
         open_database(config) as database,
         open_bus(config) as bus,
-        keyframe_requests(config.consensus_ingest_address) as ask_for_keyframe,
+        keyframe_requests(config.consensus_ingest_address, config.principal_ring) as ask_for_keyframe,
     ):
         for stream in (OBSERVATIONS, MARKETS):
             await bus.ensure_stream(stream)

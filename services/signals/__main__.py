@@ -27,7 +27,7 @@ async def main(config: Config) -> None:
     async with (
         open_database(config) as database,
         open_bus(config) as bus,
-        keyframes_of(config.signals_ingest_address) as request_keyframe,
+        keyframes_of(config.signals_ingest_address, config.principal_ring) as request_keyframe,
     ):
         store = SignalStore(database)
         feed = Feed(store, config.feed_limits())

@@ -7,16 +7,16 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-import grpc.aio
 from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.ingest.v1.ingest_service_pb2 import RequestKeyframesRequest
 from stratum.ingest.v1.ingest_service_pb2_grpc import IngestServiceStub
 from stratum.signals.v1.events_pb2 import SignalDetected
 
-from services.shared import tracing
+from services.shared import client
 from services.shared.clock import utc_now
 from services.shared.cycles import Share
 from services.shared.errors import Malformed
+from services.shared.keyring import Keyring
 from services.shared.stage import Arrival, Outcome, Outgoing
 from services.signals import store, wire
 from services.signals.model import DetectedSignal, EventState, Observation, SignalType, SuppressionRow
@@ -86,12 +86,12 @@ class SignalEvents:
 
 
 @asynccontextmanager
-async def keyframes_of(ingest_address: str) -> AsyncIterator[Callable[[str], Awaitable[None]] | None]:
+async def keyframes_of(ingest_address: str, ring: Keyring) -> AsyncIterator[Callable[[str], Awaitable[None]] | None]:
     """Asks ingest for an event's whole state, as a stage does at a gap; None without an address: the next one heals."""
     if not ingest_address:
         yield None
         return
-    async with grpc.aio.insecure_channel(ingest_address, interceptors=tracing.client_interceptors()) as channel:
+    async with client.channel(ingest_address, "signals", ring) as channel:
         ingest = IngestServiceStub(channel)
 
         async def request(event_id: str) -> None:

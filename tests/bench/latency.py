@@ -17,12 +17,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
-import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 from stratum.signals.v1 import signals_service_pb2 as proto
 from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceStub
 
 from deploy import watch
+from services.shared import client
 from services.shared.bus import Outgoing, StreamSpec
 from services.shared.clock import utc_now
 from tests.bench.board import Board, Pattern, Response
@@ -202,8 +202,10 @@ class _Listening:
 
     async def __aenter__(self) -> _Listening:
         self._session = aiohttp.ClientSession()
-        self._channel = grpc.aio.insecure_channel(
+        self._channel = client.channel(
             f"127.0.0.1:{self._pipeline.stack.settings.ports.signals}",
+            "bench",
+            self._pipeline.stack.home.principal_ring(),
             options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)],
         )
         self._signals = SignalsServiceStub(self._channel)

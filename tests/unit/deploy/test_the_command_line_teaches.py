@@ -27,7 +27,13 @@ def test_without_a_command_it_lists_them(stratum: CliRunner) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, *(f"deadletters {name}" for name in ("list", "show", "replay", "drop"))]
+    "command",
+    [
+        *COMMANDS,
+        *(f"deadletters {name}" for name in ("list", "show", "replay", "drop")),
+        *(f"accounts {name}" for name in ("create", "list", "show", "usage", "set")),
+        *(f"keys {name}" for name in ("issue", "list", "rotate", "revoke")),
+    ],
 )
 def test_the_help_of_a_command_shows_an_example(stratum: CliRunner, command: str) -> None:
     result = stratum.invoke(app, [*command.split(), "--help"])
@@ -92,7 +98,11 @@ def test_stopping_nothing_is_no_error(stratum: CliRunner) -> None:
         (["retention"], "stratum up"),
         (["books"], "--ingest"),
         (["books", "--home", "elsewhere", "log"], "give --home behind log"),
-        (["books", "log", "--ingest", "127.0.0.1:1"], "stratum status"),
+        (["books", "log", "--ingest", "127.0.0.1:1"], "STRATUM_PRINCIPAL_KEYS"),
+        (["accounts", "list"], "--billing"),
+        (["keys", "list", "acct_1", "--billing", "127.0.0.1:1"], "STRATUM_PRINCIPAL_KEYS"),
+        (["accounts", "set", "acct_1"], "--standing"),
+        (["accounts", "set", "acct_1", "--standing", "bad"], "good, grace or suspended"),
         (
             [
                 "books",
