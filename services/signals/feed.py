@@ -62,8 +62,9 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The stream ends: `draining`, because this process stops, `max_age`, or `internal`, a fault of ours. In each case
-    come back with the last cursor."""
+    """The stream ends: `draining`, because this process stops, `max_age`, or `internal`, a fault of ours: come back
+    with the last cursor. Or the reader may not go on, and the reason is the one that a new call would be refused with,
+    such as `KEY_REVOKED`."""
 
     reason: str
 
@@ -107,6 +108,10 @@ class Feed:
         self._draining = True
         self._ring()
 
+    def wake(self) -> None:
+        """Every stream looks whether it may go on."""
+        self._ring()
+
     def received(self) -> None:
         """A market update came in just now."""
         self._received_at = utc_now()
@@ -130,8 +135,19 @@ class Feed:
         finally:
             self._open_streams -= 1
 
-    async def follow(self, filters: Filters, *, full: bool, after: Cursor | None) -> AsyncIterator[Item]:
-        """The feed behind a cursor, or from now on: every signal once, in order, until the stream has to end."""
+    async def follow(
+        self,
+        filters: Filters,
+        *,
+        full: bool,
+        after: Cursor | None,
+        refusal: Callable[[], str | None] = lambda: None,
+    ) -> AsyncIterator[Item]:
+        """The feed behind a cursor, or from now on: every signal once, in order, until the stream has to end.
+
+        `refusal` says why the reader may not go on, if so. It is asked before anything is given, and again at each
+        `wake`.
+        """
         until = asyncio.get_running_loop().time() + self._limits.stream_seconds
         feed = await self._store.feed_state()
         self._reach(feed)
@@ -141,8 +157,8 @@ class Feed:
         beat_at = self._next_beat()
         while not self._draining:
             now = asyncio.get_running_loop().time()
-            if now >= until:
-                yield Ended("max_age")
+            if (reason := refusal() or ("max_age" if now >= until else None)) is not None:
+                yield Ended(reason)
                 return
             if now >= beat_at:
                 yield Beat(Cursor(feed.epoch, seen))
