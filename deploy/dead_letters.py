@@ -167,7 +167,7 @@ async def open_office(place: Home, living: Living) -> AsyncIterator[Office]:
 
     async with AsyncExitStack() as opened:
         databases = {
-            service: await opened.enter_async_context(open_database(config(service))) for service in schema.SERVICES
+            service: await opened.enter_async_context(open_database(config(service))) for service in schema.PIPELINE
         }
         bus = await opened.enter_async_context(open_bus(config("ingest")))
         yield Office(

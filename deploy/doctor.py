@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.ingest.config import Config as IngestConfig
-from services.shared.bus import MARKETS, OBSERVATIONS, SIGNALS
+from services.shared.bus import ACCOUNTS, MARKETS, OBSERVATIONS, SIGNALS
 
 #: Below this many bytes free, or this share, the database and the bus are about to stop.
 DISK_FAIL, DISK_WARN = (1 << 30, 0.03), (5 << 30, 0.10)
@@ -228,7 +228,7 @@ def bus(syncs_always: bool, version: str) -> Finding:
 def streams(known: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Each stream is there, refuses rather than forgets, and has room."""
     found = []
-    for spec in (OBSERVATIONS, MARKETS, SIGNALS):
+    for spec in (OBSERVATIONS, MARKETS, SIGNALS, ACCOUNTS):
         check = f"stream {spec.name}"
         stream = known.get(spec.name)
         if stream is None:

@@ -326,7 +326,7 @@ async def _services(place: Installation) -> list[Finding]:
             except (aiohttp.ClientError, TimeoutError, ValueError, KeyError):
                 found.append(doctor.ready(service, None, _last_words(place, service)))
                 continue
-            if service != "ingest":
+            if service in ("consensus", "signals"):
                 found.append(doctor.lag(service, _gauge(figures, "stratum_stage_lag_messages", service)))
     return found
 

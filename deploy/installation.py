@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import LiteralString
 
 import psycopg
@@ -18,6 +18,7 @@ from services.shared.config import ServiceConfig
 from services.shared.keyring import Keyring
 
 CONNECT_SECONDS = 5
+_METRICS = "_metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def vouching(home: Home) -> Keyring:
 
 
 def _metrics(ports: Ports) -> dict[str, str]:
-    return {name: f"http://127.0.0.1:{getattr(ports, f'{name}_metrics')}" for name in schema.SERVICES}
+    named = (port.name for port in fields(Ports) if port.name.endswith(_METRICS))
+    return {name.removesuffix(_METRICS): f"http://127.0.0.1:{getattr(ports, name)}" for name in named}
 
 
 class Rows:

@@ -26,7 +26,10 @@ from sqlalchemy.pool import NullPool
 from deploy.local.postgres import PostgresServer
 
 DATABASE = "stratum"
-SERVICES = ("ingest", "consensus", "signals", "billing")
+#: Those through which prices become signals.
+PIPELINE = ("ingest", "consensus", "signals")
+#: Everybody who keeps tables.
+SERVICES = (*PIPELINE, "billing")
 MIGRATOR = "migrator"
 
 

@@ -41,7 +41,7 @@ async def measure(folder: Path, events: int, pattern: Pattern, say: Callable[[st
         await asyncio.sleep(REST_SECONDS)
         rest = _held(pipeline)
         figures += [Figure(f"memory at rest: {name}", held, "MiB") for name, held in rest.items()]
-        for service in schema.SERVICES:
+        for service in schema.PIPELINE:
             seconds = await _start_seconds(pipeline.stack.members[service])
             say(f"{service} is ready after {seconds:.2f} s")
             figures.append(

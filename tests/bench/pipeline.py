@@ -146,7 +146,7 @@ class Pipeline:
         self.bus: Bus = await self._exit.enter_async_context(open_bus(self._config("ingest")))
         self.connection = await self._exit.enter_async_context(await _superuser(self.stack))
         self._databases: dict[str, Database] = {
-            name: await self._exit.enter_async_context(open_database(self._config(name))) for name in schema.SERVICES
+            name: await self._exit.enter_async_context(open_database(self._config(name))) for name in schema.PIPELINE
         }
 
     def give(self, responses: list[Response]) -> int:
