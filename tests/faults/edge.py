@@ -1,7 +1,7 @@
 """`make faults-edge`: partners' calls through two gateways while everything behind and beside them is killed.
 
 Every answer is written down by the one who got it: request id, status, time. In the end the ledger is asked for the
-same requests. Nothing may be counted twice, nothing that was not served, and and what was served and is not counted must
+same requests. Nothing may be counted twice, nothing that was not served; what was served and is not counted must have
 have been in the buffer of a gateway that was killed: it is listed, request by request.
 """
 
