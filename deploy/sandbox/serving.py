@@ -81,9 +81,9 @@ def _log_retry(state: RetryCallState) -> None:
 
 
 class Prepared:
-    """A service's answers, of which a test key may have those that it could have over HTTP, once the evening is there.
+    """A service's answers, once the evening is there; until then UNAVAILABLE says that it is being prepared.
 
-    Others are refused with TEST_KEY, too early ones with UNAVAILABLE.
+    Only what partners can call over HTTP is answered. Nothing else reads, and nothing may change the evening.
     """
 
     def __init__(self, service: str, api: object, recorded: Recorded) -> None:
@@ -109,7 +109,7 @@ class Prepared:
 
     async def _let_in(self, is_public: bool) -> None:
         if not is_public:
-            raise PermissionDenied(ErrorReason.TEST_KEY, "a recorded evening is read over HTTP, and cannot be changed")
+            raise PermissionDenied(ErrorReason.TEST_KEY, "a recorded evening is read as over HTTP")
         try:
             await self._recorded.check()
         except NotPreparedError as missing:
