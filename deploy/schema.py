@@ -2,6 +2,7 @@
 
 For each service: a schema, an owner that cannot log in, and a login that may read and write rows and nothing else.
 `migrator` migrates: it may become any owner (SET TRUE) and has none of their rights by itself (INHERIT FALSE).
+A database may have one login for all its schemas instead: the sandbox's, which can enter no other database.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ PIPELINE = ("ingest", "consensus", "signals")
 #: Everybody who keeps tables.
 SERVICES = (*PIPELINE, "billing")
 MIGRATOR = "migrator"
+#: What test keys read: a database of its own, with a login of its own, and the schemas of those who are asked there.
+SANDBOX = "sandbox"
+SANDBOX_DATABASE = "stratum_sandbox"
+SANDBOX_SERVICES = ("ingest", "consensus", "signals")
 
 
 class SchemaError(Exception):
@@ -38,51 +43,74 @@ class SchemaError(Exception):
 
 
 def generated_passwords(services: Sequence[str] = SERVICES) -> dict[str, str]:
-    """A password for each login: the services', and the migrator's."""
-    return {role: token_urlsafe(24) for role in (*services, MIGRATOR)}
+    """A password for each login: the services', the migrator's, and the sandbox's."""
+    return {role: token_urlsafe(24) for role in (*services, MIGRATOR, SANDBOX)}
 
 
 def prepare(
-    admin_url: str, passwords: Mapping[str, str], database: str = DATABASE, services: Sequence[str] = SERVICES
+    admin_url: str,
+    passwords: Mapping[str, str],
+    database: str = DATABASE,
+    services: Sequence[str] = SERVICES,
+    login: str | None = None,
 ) -> None:
-    """Makes the database, roles and schemas that are missing and sets the passwords. Repeating it changes nothing."""
+    """Makes the database, roles and schemas that are missing and sets the passwords. Repeating it changes nothing.
+
+    `login` is the one that reads and writes in all the schemas; by default each service has its own.
+    """
+    logins = {service: login or service for service in services}
     with _connect(admin_url, "postgres") as admin:
         if not admin.execute("SELECT FROM pg_database WHERE datname = %s", [database]).rowcount:
             admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
         _login(admin, MIGRATOR, passwords[MIGRATOR])
         for service in services:
             _role(admin, f"{service}_owner")
-            _login(admin, service, passwords[service])
+            # Migrations name it, also where it does not log in.
+            _role(admin, service)
             _run(admin, "GRANT {} TO {} WITH INHERIT FALSE, SET TRUE", f"{service}_owner", MIGRATOR)
             _run(admin, "ALTER ROLE {} SET search_path = {}", service, service)
         _run(admin, "REVOKE ALL ON DATABASE {} FROM PUBLIC", database)
-        for role in (*services, MIGRATOR):
+        for role in sorted(set(logins.values())):
+            _login(admin, role, passwords[role])
+        for role in (*sorted(set(logins.values())), MIGRATOR):
             _run(admin, "GRANT CONNECT ON DATABASE {} TO {}", database, role)
     with _connect(admin_url, database) as admin:
-        for service in services:
+        for service, role in logins.items():
             owner = f"{service}_owner"
             _run(admin, "CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}", service, owner)
-            _run(admin, "GRANT USAGE ON SCHEMA {} TO {}", service, service)
+            _run(admin, "GRANT USAGE ON SCHEMA {} TO {}", service, role)
             defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT "
-            _run(admin, defaults + "SELECT, INSERT, UPDATE, DELETE ON TABLES TO {}", owner, service, service)
-            _run(admin, defaults + "USAGE, SELECT ON SEQUENCES TO {}", owner, service, service)
+            _run(admin, defaults + "SELECT, INSERT, UPDATE, DELETE ON TABLES TO {}", owner, service, role)
+            _run(admin, defaults + "USAGE, SELECT ON SEQUENCES TO {}", owner, service, role)
+            if role != service:
+                # Migrations grant what their functions do to the service itself, by name.
+                _run(admin, defaults + "EXECUTE ON FUNCTIONS TO {}", owner, service, role)
 
 
-def migrate(migrator_url: str, service: str) -> None:
-    """Brings one service's schema up to its newest migration."""
+def migrate(migrator_url: str, service: str, login: str | None = None) -> None:
+    """Brings one service's schema up to its newest migration; `login` as in `prepare`."""
     with _migrator(migrator_url) as connection:
         command.upgrade(_configuration(service, connection), "head")
-        connection.exec_driver_sql(f'REVOKE ALL ON "{service}".alembic_version FROM "{service}"')
+        connection.exec_driver_sql(f'REVOKE ALL ON "{service}".alembic_version FROM "{login or service}"')
         connection.commit()
 
 
 def upgrade(
-    admin_url: str, passwords: Mapping[str, str], database: str = DATABASE, services: Sequence[str] = SERVICES
+    admin_url: str,
+    passwords: Mapping[str, str],
+    database: str = DATABASE,
+    services: Sequence[str] = SERVICES,
+    login: str | None = None,
 ) -> None:
-    """Everything: database, roles, schemas, and every service's migrations."""
-    prepare(admin_url, passwords, database, services)
+    """Everything: database, roles, schemas, and every service's migrations; `login` as in `prepare`."""
+    prepare(admin_url, passwords, database, services, login)
     for service in services:
-        migrate(_url(admin_url, MIGRATOR, passwords[MIGRATOR], database), service)
+        migrate(_url(admin_url, MIGRATOR, passwords[MIGRATOR], database), service, login)
+
+
+def upgrade_sandbox(admin_url: str, passwords: Mapping[str, str], database: str = SANDBOX_DATABASE) -> None:
+    """The same for what test keys read; its address is `service_url` of SANDBOX in that database."""
+    upgrade(admin_url, passwords, database, SANDBOX_SERVICES, SANDBOX)
 
 
 def service_url(admin_url: str, service: str, passwords: Mapping[str, str], database: str = DATABASE) -> str:

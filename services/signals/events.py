@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.ingest.v1.ingest_service_pb2 import RequestKeyframesRequest
@@ -38,10 +39,14 @@ Row = FoundSignal | SuppressionRow
 class SignalEvents:
     """The fold from market updates to signals. `received` is told of every update that comes in."""
 
-    def __init__(self, settings: RuleSettings, received: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: RuleSettings, received: Callable[[], None], clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        """`clock` says when signals are published."""
         self._settings = settings
         self._configuration = json.dumps(settings.configuration(), sort_keys=True)
         self._received = received
+        self._clock = clock
 
     def decode(self, payload: bytes) -> Arrival[Observation]:
         """A market update in the rules' words. Raises Malformed."""
@@ -82,7 +87,7 @@ class SignalEvents:
         """
         await store.write_suppressions(connection, [row for row in rows if isinstance(row, SuppressionRow)])
         found = [row for row in rows if isinstance(row, FoundSignal)]
-        await store.write_signals(connection, found, self._configuration, utc_now())
+        await store.write_signals(connection, found, self._configuration, self._clock())
 
 
 @asynccontextmanager
