@@ -144,9 +144,11 @@ class Home:
     def passwords(self) -> dict[str, str]:
         """The database logins' passwords, made when first asked for."""
         kept = self.secrets / "passwords.json"
-        if not kept.exists():
-            self.keep_secret(kept.name, json.dumps(schema.generated_passwords()))
-        passwords: dict[str, str] = json.loads(kept.read_text())
+        known: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
+        # A home that is older than one of the logins gets a password for it now.
+        passwords = {**schema.generated_passwords(), **known}
+        if passwords.keys() != known.keys():
+            self.keep_secret(kept.name, json.dumps(passwords))
         return passwords
 
     def ring(self, name: str) -> str:

@@ -35,7 +35,6 @@ MIGRATOR = "migrator"
 #: What test keys read: a database of its own, with a login of its own, and the schemas of those who are asked there.
 SANDBOX = "sandbox"
 SANDBOX_DATABASE = "stratum_sandbox"
-SANDBOX_SERVICES = ("ingest", "consensus", "signals")
 
 
 class SchemaError(Exception):
@@ -110,7 +109,7 @@ def upgrade(
 
 def upgrade_sandbox(admin_url: str, passwords: Mapping[str, str], database: str = SANDBOX_DATABASE) -> None:
     """The same for what test keys read; its address is `service_url` of SANDBOX in that database."""
-    upgrade(admin_url, passwords, database, SANDBOX_SERVICES, SANDBOX)
+    upgrade(admin_url, passwords, database, PIPELINE, SANDBOX)
 
 
 def service_url(admin_url: str, service: str, passwords: Mapping[str, str], database: str = DATABASE) -> str:

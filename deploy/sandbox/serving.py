@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -127,13 +127,20 @@ class PacedFeed(Feed):
         super().__init__(store, limits)
         self._signal_seconds = signal_seconds
 
-    async def follow(self, filters: Filters, *, full: bool, after: Cursor | None) -> AsyncIterator[Item]:
+    async def follow(
+        self,
+        filters: Filters,
+        *,
+        full: bool,
+        after: Cursor | None,
+        refusal: Callable[[], str | None] = lambda: None,
+    ) -> AsyncIterator[Item]:
         """Every signal once, in order, then heartbeats."""
         paced = after is None
         if after is None:
             feed = await self._store.feed_state()
             after = Cursor(feed.epoch, feed.trimmed_position)
-        async for item in super().follow(filters, full=full, after=after):
+        async for item in super().follow(filters, full=full, after=after, refusal=refusal):
             if not paced or not isinstance(item, More):
                 yield item
                 continue

@@ -2,7 +2,7 @@
 
 Every answer is written down by the one who got it: request id, status, time. In the end the ledger is asked for the
 same requests. Nothing may be counted twice, nothing that was not served; what was served and is not counted must have
-have been in the buffer of a gateway that was killed: it is listed, request by request.
+been in the buffer of a gateway that was killed: it is listed, request by request.
 """
 
 from __future__ import annotations
