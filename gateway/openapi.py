@@ -492,7 +492,7 @@ IDEMPOTENCY_KEY: Json = {
     "in": "header",
     "required": True,
     "description": "Any text of your own, such as a UUID. Sent again with the same text, the call is not done again.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     "example": "8d1d3c1e-6f0f-4b52-9d0b-2a4e5f6c7d80",
 }
 LAST_EVENT_ID: Json = {

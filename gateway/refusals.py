@@ -124,7 +124,7 @@ GROUPS: dict[str, dict[str, Refusal]] = {
         ),
         "KEY_NOT_ACTIVE": Refusal((400,), "Ask for a new key. Only a key that still opens something can be rotated."),
         "TOO_MANY_KEYS": Refusal(
-            (429,), "Revoke a key that nothing uses: `last_used_at` in the list of keys says when it was last seen."
+            (400,), "Revoke a key that nothing uses: `last_used_at` in the list of keys says when it was last seen."
         ),
     },
     "Our side": {
@@ -184,6 +184,7 @@ def _reasons(method: Method, fields: Collection[str]) -> list[str]:
         "ACCOUNT_SUSPENDED": keyed,
         "NOT_ENTITLED": method.is_paid,
         "SCOPE_MISSING": keyed,
+        "TEST_KEY": method.service == "billing" and keyed,
         _NOT_FOUND.get(method.name, "PATH_NOT_FOUND"): method.name in _NOT_FOUND,
         "IDEMPOTENCY_KEY_REUSED": changes,
         "RATE_LIMITED": keyed,
