@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import prose, reference
-from gateway.refusals import BY_REASON, GROUPS, Refusal
+from gateway.advice import BY_REASON, GROUPS, Advice
 
 Json = dict[str, Any]
 
@@ -150,29 +150,29 @@ def meanings(document: Json) -> dict[str, str]:
 def _reasons(meaning: Mapping[str, str]) -> str:
     """Every reason with its status, its meaning and what to do."""
     return "\n\n".join(
-        f"## {group}\n\n" + "\n\n".join(_reason(name, refusal, meaning[name]) for name, refusal in reasons.items())
+        f"## {group}\n\n" + "\n\n".join(_reason(name, advice, meaning[name]) for name, advice in reasons.items())
         for group, reasons in GROUPS.items()
     )
 
 
-def _reason(name: str, refusal: Refusal, meaning: str) -> str:
-    status = " or ".join(str(one) for one in refusal.statuses)
-    again = " The same call may succeed after a pause." if refusal.repeat else ""
-    return f"### `{name}`\n\n**{status}.** {meaning}{again}\n\n**What to do:** {refusal.do}"
+def _reason(name: str, advice: Advice, meaning: str) -> str:
+    status = " or ".join(str(one) for one in advice.statuses)
+    again = " The same call may succeed after a pause." if advice.repeat else ""
+    return f"### `{name}`\n\n**{status}.** {meaning}{again}\n\n**What to do:** {advice.do}"
 
 
 def _statuses() -> str:
     """Every status with the reasons that come under it."""
     found: dict[int, list[str]] = {}
-    for name, refusal in BY_REASON.items():
-        for status in refusal.statuses:
+    for name, advice in BY_REASON.items():
+        for status in advice.statuses:
             found.setdefault(status, []).append(name)
     rows = [
         f"| {status} | {', '.join(f'[`{name}`](#{name.lower()})' for name in names)} "
-        f"| {'yes, after a pause' if any(BY_REASON[name].repeat for name in names) else 'no'} |"
+        f"| {'after a pause' if any(BY_REASON[name].repeat for name in names) else 'no'} |"
         for status, names in sorted(found.items())
     ]
-    return "\n".join(["| status | reasons | repeat it? |", "|---|---|---|", *rows])
+    return "\n".join(["| status | reasons | repeat |", "|---|---|---|", *rows])
 
 
 def changes(changelog: str) -> str:

@@ -2,7 +2,7 @@
 
 `python -m gateway.openapi --write gateway/openapi.json` makes it, `--check` says whether it is what the protos say.
 What is called how, by whom and for how much comes from `services.shared.contracts`, as the gateway's routes do; why a
-call may be refused from `gateway.refusals`. A method that is not reached over HTTP is not in it.
+call may be refused from `gateway.advice`. A method that is not reached over HTTP is not in it.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from google.protobuf.descriptor_pb2 import (
 from grpc_tools import protoc
 from stratum.common.v1.access_pb2 import Access
 
-from gateway import refusals
+from gateway import advice
 from services.shared import api_keys
 from services.shared.contracts import Method, methods
 
@@ -573,7 +573,7 @@ def _responses(method: Method, content: Json, fields: list[str]) -> Json:
     responses: Json = {"200": {"description": "What was asked for.", "headers": _headers(*beside), "content": content}}
     if "ETag" in beside:
         responses["304"] = {"description": "You have it already.", "headers": _headers(*beside)}
-    for status, reasons in refusals.by_status(method, fields).items():
+    for status, reasons in advice.by_status(method, fields).items():
         also = {401: ["WWW-Authenticate"], 429: ["Retry-After"]}.get(status, [])
         responses[str(status)] = {
             "description": f"{', '.join(f'`{reason}`' for reason in reasons)}.",

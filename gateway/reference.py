@@ -65,10 +65,10 @@ def _index(document: Json) -> str:
         f"<td>{'counted' if told['x-metered'] else 'free'}</td></tr>"
         for verb, path, told in operations(document)
     )
-    return f"""<div class="wide"><table class="calls">
+    return f"""<table class="calls">
 <thead><tr><th>Call</th><th>Gives</th><th>Scope</th><th>Cost</th></tr></thead>
 <tbody>{rows}</tbody>
-</table></div>"""
+</table>"""
 
 
 def _scope(told: Json) -> str:

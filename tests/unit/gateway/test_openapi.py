@@ -200,7 +200,7 @@ def test_what_can_be_asked_again_for_nothing_has_a_tag_and_a_304(document):
         ("StreamSignals", "400", {"INVALID_ARGUMENT", "INVALID_CURSOR"}),
         ("StreamSignals", "429", {"RATE_LIMITED", "ADDRESS_RATE_LIMITED", "TOO_MANY_STREAMS"}),
         ("GetSignal", "404", {"SIGNAL_NOT_FOUND"}),
-        ("GetPlan", "403", {"ADDRESS_NOT_ALLOWED", "ACCOUNT_SUSPENDED", "SCOPE_MISSING"}),
+        ("GetPlan", "403", {"ADDRESS_NOT_ALLOWED", "ACCOUNT_SUSPENDED", "SCOPE_MISSING", "TEST_KEY"}),
         ("RevokeOwnKey", "409", {"IDEMPOTENCY_KEY_REUSED"}),
         ("ReadSignals", "503", {"UNAVAILABLE", "ACCESS_UNDECIDED"}),
     ],
