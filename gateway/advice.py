@@ -169,7 +169,7 @@ def by_status(method: Method, fields: Collection[str]) -> dict[int, list[str]]:
 
 def _reasons(method: Method, fields: Collection[str]) -> list[str]:
     keyed = method.level != Access.Level.PUBLIC
-    changes = keyed and method.verb == "POST"
+    changes = method.verb == "POST"
     stream = method.name == "StreamSignals"
     said: dict[str, bool] = {
         "INVALID_ARGUMENT": True,
@@ -184,7 +184,7 @@ def _reasons(method: Method, fields: Collection[str]) -> list[str]:
         "SCOPE_MISSING": keyed,
         "TEST_KEY": method.service == "billing" and keyed,
         _NOT_FOUND.get(method.name, "PATH_NOT_FOUND"): method.name in _NOT_FOUND,
-        "IDEMPOTENCY_KEY_REUSED": changes,
+        "IDEMPOTENCY_KEY_REUSED": changes and keyed,
         "RATE_LIMITED": keyed,
         "TOO_MANY_KEYS": method.name == "RotateOwnKey",
         "ADDRESS_RATE_LIMITED": True,

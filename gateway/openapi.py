@@ -66,7 +66,10 @@ SCALARS: dict[int, Json] = {
 }
 
 # A time as it is read: with seconds and with a zone.
-_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+_TIME = (
+    r"^(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+    r"([.][0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
 # One segment of a path: what the gateway's routes match.
 _SEGMENT: Json = {"pattern": "^[0-9A-Za-z_-]+$", "maxLength": 128}
 # A word to filter by is never empty and holds no NUL, which no name has.
@@ -87,8 +90,9 @@ LIMITS: Json = {
     },
     "path": {"pattern": "^/", "minLength": 1},
     "overlap": {"enum": ["0s", "1h", "24h", "7d", "30d"]},
-    "found_at": {"maxLength": 2000},
+    "found_at": {"maxLength": 1000},
     "key": {"minLength": 1, "maxLength": 200},
+    "ListConsensusHistoryRequest.event_id": _WORD,
     "GetSignalRequest.id": {"pattern": "^[a-z2-7]{32}$"},
     "ExplainSignalRequest.id": {"pattern": "^[a-z2-7]{32}$"},
 }
@@ -118,7 +122,7 @@ EXAMPLES: Json = {
     "id": "k5zq3wd6j2v4y7mhn2p6r5s2t3u4x5aa",
     "at": "2026-01-05T19:30:00Z",
     "path": "/api/v1/intel/signals?tier=HIGH",
-    "key_id": "key_4f9c2a",
+    "key_id": "key_4f9c2a7be01d3856aa12",
     "overlap": "24h",
     "key": api_keys.made(api_keys.TEST, "0" * api_keys.RANDOM_LENGTH),
     "found_at": "https://github.com/example/app/blob/main/.env",
@@ -138,7 +142,7 @@ id: 31d5950d998f3852-64
 
 CSV_EXAMPLE = """\
 request_id,part,started_at,key_id,method,path,status,units,overage_units,billed_hour,late
-b283ee48-7ac2-49a8-a009-8df324556f07,0,2026-01-05T19:30:00.123Z,key_4f9c2a,ReadSignals,/api/v1/intel/signals,200,1,0,2026-01-05T19:00:00Z,false
+b283ee48-7ac2-49a8-a009-8df324556f07,0,2026-01-05T19:30:00.123Z,key_4f9c2a7be01d3856aa12,ReadSignals,/api/v1/intel/signals,200,1,0,2026-01-05T19:00:00.000Z,false
 """
 
 ABOUT = """\
@@ -159,7 +163,7 @@ tiers rank activity; they are no probability of winning.
 **Pages.** `next_page_token` of one answer is `page_token` of the next call, with the other parameters unchanged; it
 is empty on the last page.
 
-**Changing.** A `POST` with a key carries an `Idempotency-Key` of your choice: the same call with the same key is done
+**Changing.** A `POST` carries an `Idempotency-Key` of your choice: the same call with the same key is done
 once, however often it is sent.
 
 **Limits and costs.** Each answer to a key says how fast it may go on (`X-RateLimit-…`), each answer that counts what
@@ -476,8 +480,7 @@ def _request(
     others = [field for field in request.field if field not in in_path]
     parameters = [_parameter(field, "path", declared.input_type, names, schemas) for field in in_path]
     if method.verb == "POST":
-        if method.level != Access.Level.PUBLIC:
-            parameters.append(IDEMPOTENCY_KEY)
+        parameters.append(IDEMPOTENCY_KEY)
         return _body(declared.input_type, others, names, schemas), parameters
     parameters += [_parameter(field, "query", declared.input_type, names, schemas) for field in others]
     if STREAMED.get(method.name) == EVENT_STREAM:
@@ -544,7 +547,7 @@ def _body(message: str, fields: Iterable[FieldDescriptorProto], names: Index, sc
         properties[field.name] = _describe(schemas.sent(message, field), said.removeprefix("Required.").strip())
         if _is_required(message, field, said):
             required.append(field.name)
-    schema: Json = {"type": "object", "properties": properties, "additionalProperties": False}
+    schema: Json = {"type": "object", "properties": properties}
     if required:
         schema["required"] = required
     example = {name: EXAMPLES[name] for name in properties if name in EXAMPLES}
@@ -574,7 +577,10 @@ def _responses(method: Method, content: Json, fields: list[str]) -> Json:
     if "ETag" in beside:
         responses["304"] = {"description": "You have it already.", "headers": _headers(*beside)}
     for status, reasons in advice.by_status(method, fields).items():
-        also = {401: ["WWW-Authenticate"], 429: ["Retry-After"]}.get(status, [])
+        also = {
+            401: ["WWW-Authenticate"],
+            429: ["Retry-After", *(name for name in LIMIT_HEADERS if name in beside)],
+        }.get(status, [])
         responses[str(status)] = {
             "description": f"{', '.join(f'`{reason}`' for reason in reasons)}.",
             "headers": _headers("X-Request-Id", *also),

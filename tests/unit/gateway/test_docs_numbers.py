@@ -4,13 +4,14 @@ import re
 
 import pytest
 
-from gateway import docs
+from gateway import docs, openapi
 
 entitlements = pytest.importorskip("services.billing.entitlements")
 plans = pytest.importorskip("services.billing.plans")
 
 LIMITS = docs.source("limits-and-metering")
 AUTHENTICATION = docs.source("authentication")
+WORDS = re.sub(r"(?<=\S)\n(?=\S)", " ", LIMITS + AUTHENTICATION)
 
 
 def rows(heading):
@@ -50,12 +51,23 @@ def test_the_examples_of_overage_add_up():
         assert costs == plans.overage_cost_cents(overage, plan.overage_rate_cents)
 
 
+def test_a_stretch_of_a_stream_is_as_long_as_it_is_told():
+    rating = pytest.importorskip("services.billing.rating")
+    assert rating.STRETCH.total_seconds() == openapi.STRETCH_SECONDS
+
+
+def test_notices_are_given_where_it_is_told():
+    rating = pytest.importorskip("services.billing.rating")
+    first, second, third = rating.THRESHOLDS
+    assert f"at {first}, {second} and {third} %" in WORDS
+
+
 def test_there_may_be_as_many_keys_as_it_is_told():
-    assert f"at most {entitlements.KEYS_AT_MOST} keys" in AUTHENTICATION
+    assert f"at most {entitlements.KEYS_AT_MOST} keys" in WORDS
 
 
 def test_overlaps_are_those_that_there_are():
-    told = re.search(r"go on for a while: (.*)\.", AUTHENTICATION)[1]
+    told = re.search(r"go on for a while: (.*?)\.", WORDS)[1]
     assert re.findall(r"`(\w+)`", told) == list(entitlements.OVERLAPS)
 
 

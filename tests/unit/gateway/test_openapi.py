@@ -211,6 +211,12 @@ def test_refusals_are_named_under_their_status(document, name, status, reasons):
     assert response["content"] == {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 
 
+def test_whatever_changes_something_carries_an_idempotency_key(document):
+    for verb, _, told in operations(document).values():
+        required = {one["name"] for one in told["parameters"] if one["required"] and one["in"] == "header"}
+        assert required == ({"Idempotency-Key"} if verb == "post" else set())
+
+
 def test_a_public_call_is_never_refused_for_want_of_a_key(document):
     assert not {"401", "403"} & set(operation(document, "ReportLeakedKey")["responses"])
 
