@@ -85,7 +85,6 @@ def _operation(verb: str, path: str, told: Json, url: str) -> str:
     name = told["operationId"]
     (media, content), *_ = told["responses"]["200"]["content"].items()
     example = f"<pre><code>{_text(content['example'])}</code></pre>" if "example" in content else ""
-    headers = ", ".join(f"<code>{_text(header)}</code>" for header in told["responses"]["200"]["headers"])
     return f"""
 <section id="{name}">
 <h3><a class="self" href="#{name}"><b>{verb}</b> <code>{_text(path)}</code></a></h3>
@@ -94,10 +93,23 @@ def _operation(verb: str, path: str, told: Json, url: str) -> str:
 <p class="facts"><span>Scope: {_scope(told)}</span> <span>Cost: {inline(told["x-cost"])}</span></p>
 <pre><code>{_text(_curl(verb, path, told, url))}</code></pre>
 {_parameters(told)}
-<p>Answers {_type(content["schema"])} as <code>{_text(media)}</code>, with the headers {headers}.</p>
+<p>Answers {_type(content["schema"]) if "$ref" in content["schema"] else "text"} as <code>{_text(media)}</code>, with the headers {_headers(told)}.</p>
 {example}
 <details><summary>Why it may be refused</summary><ul>{_each(_refusals(told))}</ul></details>
 </section>"""
+
+
+def _headers(told: Json) -> str:
+    """The headers of an answer; those of limits and of usage stand in so many answers that they are explained once."""
+    names = list(told["responses"]["200"]["headers"])
+    shown = [
+        f"<code>{_text(name)}</code>" for name in names if not name.startswith(("X-RateLimit", "RateLimit", "X-Usage"))
+    ]
+    if "X-RateLimit-Limit" in names:
+        shown.append('<a href="/docs/limits-and-metering#how-fast"><code>X-RateLimit-…</code></a>')
+    if "X-Usage-Used" in names:
+        shown.append('<a href="/docs/limits-and-metering#what-is-counted"><code>X-Usage-…</code></a>')
+    return ", ".join(shown)
 
 
 def _parameters(told: Json) -> str:
