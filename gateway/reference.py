@@ -85,6 +85,7 @@ def _operation(verb: str, path: str, told: Json, url: str) -> str:
     name = told["operationId"]
     (media, content), *_ = told["responses"]["200"]["content"].items()
     example = f"<pre><code>{_text(content['example'])}</code></pre>" if "example" in content else ""
+    answer = _type(content["schema"]) if "$ref" in content["schema"] else "text"
     return f"""
 <section id="{name}">
 <h3><a class="self" href="#{name}"><b>{verb}</b> <code>{_text(path)}</code></a></h3>
@@ -93,7 +94,7 @@ def _operation(verb: str, path: str, told: Json, url: str) -> str:
 <p class="facts"><span>Scope: {_scope(told)}</span> <span>Cost: {inline(told["x-cost"])}</span></p>
 <pre><code>{_text(_curl(verb, path, told, url))}</code></pre>
 {_parameters(told)}
-<p>Answers {_type(content["schema"]) if "$ref" in content["schema"] else "text"} as <code>{_text(media)}</code>, with the headers {_headers(told)}.</p>
+<p>Answers {answer} as <code>{_text(media)}</code>, with the headers {_headers(told)}.</p>
 {example}
 <details><summary>Why it may be refused</summary><ul>{_each(_refusals(told))}</ul></details>
 </section>"""
