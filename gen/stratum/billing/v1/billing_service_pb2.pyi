@@ -364,7 +364,7 @@ class LedgerEntry(_message.Message):
     """0 for a call; of a stream the number of the stretch, from 0."""
     key_id: _builtins.str
     method: _builtins.str
-    """ListSignals, StreamSignals, …"""
+    """ReadSignals, StreamSignals, …"""
     path: _builtins.str
     """Without the query."""
     status: _builtins.int
@@ -473,7 +473,7 @@ class QuoteUsageResponse(_message.Message):
     COST_CENTS_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     method: _builtins.str
-    """ListSignals, StreamSignals, …"""
+    """ReadSignals, StreamSignals, …"""
     billable: _builtins.bool
     """Whether the call is counted."""
     units: _builtins.int

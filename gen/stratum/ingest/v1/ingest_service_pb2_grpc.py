@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class IngestServiceStub:
-    """What ingest answers.
+    """How fresh the prices are.
     """
 
     def __init__(self, channel):
@@ -78,7 +78,7 @@ class IngestServiceStub:
 
 
 class IngestServiceServicer:
-    """What ingest answers.
+    """How fresh the prices are.
     """
 
     def GetFeedHealth(self, request, context):
@@ -190,7 +190,7 @@ def add_IngestServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IngestService:
-    """What ingest answers.
+    """How fresh the prices are.
     """
 
     @staticmethod

@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class IngestServiceStub:
-    """What ingest answers."""
+    """How fresh the prices are."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetFeedHealth: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.GetFeedHealthRequest, _ingest_service_pb2.GetFeedHealthResponse]
@@ -36,7 +36,7 @@ class IngestServiceStub:
     """Internal. Which events are followed in play, and for whom."""
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What ingest answers."""
+    """How fresh the prices are."""
 
     @_abc_1.abstractmethod
     def GetFeedHealth(
