@@ -20,6 +20,7 @@ import structlog
 import uvloop
 from aiohttp import web
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -30,7 +31,7 @@ from stratum.common.v1.error_reason_pb2 import ErrorReason
 
 from services.shared import metrics, principal, tracing
 from services.shared.config import ServiceConfig, load
-from services.shared.errors import DOMAIN, DeadlineExceeded, DomainError
+from services.shared.errors import DOMAIN, DeadlineExceeded, DomainError, InvalidArgument
 from services.shared.logging import configure_logging, logger, masked
 from services.shared.principal import Guard
 from services.shared.tasks import end_tasks
@@ -221,7 +222,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return handler
         method = handler_call_details.method.removeprefix("/")
         codec = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _readable(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.unary_unary:
@@ -232,9 +233,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, method), **codec)
         return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream, method), **codec)
 
-    def _admit(self, full_name: str, call: _Call) -> None:
+    def _admit(self, full_name: str, call: _Call, request: object) -> None:
         if self._guard is not None:
             principal.current.set(self._guard.admit(full_name, call.metadata, call.request_id))
+        if request is _UNREADABLE:
+            raise InvalidArgument(ErrorReason.INVALID_ARGUMENT, "the request holds bytes that are no text")
 
     def _unary(self, behaviour: Any, full_name: str) -> Any:
         method = full_name.rpartition(".")[2]
@@ -242,7 +245,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         async def answer(request: Any, context: Any) -> Any:
             with tracing.serving(method, context.invocation_metadata() or ()), _Call(context, method) as call:
                 try:
-                    self._admit(full_name, call)
+                    self._admit(full_name, call, request)
                     # A deadline of the caller's is gRPC's own business.
                     async with asyncio.timeout(
                         self._default_deadline if context.time_remaining() is None else None
@@ -262,7 +265,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         async def write(request: Any, context: Any) -> None:
             with _Call(context, method) as call, metrics.open_streams.labels(method).track_inprogress():
                 try:
-                    self._admit(full_name, call)
+                    self._admit(full_name, call, request)
                     await behaviour(request, context)
                 except Exception as error:
                     await call.refuse(error)
@@ -270,7 +273,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
             with _Call(context, method) as call, metrics.open_streams.labels(method).track_inprogress():
                 try:
-                    self._admit(full_name, call)
+                    self._admit(full_name, call, request)
                     async for response in behaviour(request, context):
                         yield response
                 except Exception as error:
@@ -278,6 +281,23 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
         # A handler yields its answers, as ours do, or writes them to the context, as gRPC's own health service does.
         return answer if inspect.isasyncgenfunction(behaviour) else write
+
+
+#: In the place of a request that cannot be read. gRPC itself would answer that we have failed.
+_UNREADABLE = object()
+
+
+def _readable(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if deserialize is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read
 
 
 class _Call:

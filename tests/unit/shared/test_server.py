@@ -84,6 +84,7 @@ async def channel(handlers: Handlers) -> AsyncIterator[grpc.aio.Channel]:
     streaming = ("count", "count_and_refuse", "count_and_crash", "write_and_refuse")
     methods = {name: grpc.unary_unary_rpc_method_handler(getattr(handlers, name)) for name in unary}
     methods |= {name: grpc.unary_stream_rpc_method_handler(getattr(handlers, name)) for name in streaming}
+    methods["read"] = grpc.unary_unary_rpc_method_handler(handlers.fine, request_deserializer=ErrorInfo.FromString)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -115,6 +116,12 @@ def info_of(error: grpc.aio.AioRpcError) -> ErrorInfo:
 
 async def test_an_answer_passes_as_it_is(channel: grpc.aio.Channel):
     assert await call(channel, "fine") == b"hello"
+
+
+async def test_a_request_whose_text_is_none_is_the_callers_fault(channel: grpc.aio.Channel):
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await channel.unary_unary(f"/{SERVICE}/read")(b"\x0a\x01\xff")
+    assert (raised.value.code(), info_of(raised.value).reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
 
 
 async def test_a_domain_error_is_told_in_full(channel: grpc.aio.Channel):
