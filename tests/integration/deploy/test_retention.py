@@ -154,7 +154,7 @@ def test_a_schema_on_which_another_run_works_is_left_to_it(stored: Stored) -> No
         other.execute("SELECT pg_advisory_lock(%s, hashtext('consensus'))", [retention._LOCK])
         done = retention.run(stored.url, NOW)
     assert done.busy == ["consensus"]
-    assert {report.table.partition(".")[0] for report in done.reports} == {"signals", "ingest"}
+    assert {report.table.partition(".")[0] for report in done.reports} == {"signals", "ingest", "billing"}
 
 
 def test_a_table_that_stays_in_use_is_left_to_the_next_run(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
