@@ -17,6 +17,7 @@ from services.billing.config import Config
 from services.billing.events import AccountEvents
 from services.billing.idempotency import Once
 from services.billing.tables import stage
+from services.billing.turnover import tell_turns
 from services.shared.bus import ACCOUNTS, open_bus
 from services.shared.clock import utc_now
 from services.shared.database import open_database
@@ -65,7 +66,7 @@ async def main(config: Config) -> None:
         events = AccountEvents(Outbox(database, bus, stage, ACCOUNTS))
         once = Once(database, events.committed)
         desk = Changes(events, config.pepper_ring, utc_now)
-        # METERING joins here, in place of `_Uncounted`: `usage` becomes the UsageApi of usage_api.py; the MeteringApi of
+        # METERING joins here in place of `_Uncounted`: `usage` becomes the UsageApi of usage_api.py; the MeteringApi of
         # metering.py, made of (database, events, utc_now), is registered below; its service is named in SERVICES; and
         # its sealing loop goes into `background`.
         usage = _Uncounted()
@@ -77,7 +78,7 @@ async def main(config: Config) -> None:
                 partial(add_AccessServiceServicer_to_server, AccessApi(database)),
             ],
             SERVICES,
-            background=[events.run()],
+            background=[events.run(), tell_turns(database, events, utc_now)],
             ready=[database.check, bus.check_connected, bus.check_syncs_writes],
         )
 

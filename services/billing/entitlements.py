@@ -236,4 +236,5 @@ def _address(written: str) -> str:
 
 
 def _wrong(field: str, why: str) -> RefusedError:
-    return RefusedError(Refusal.WRONG_VALUE, f"{field} {why}", field)
+    # What is refused may be anything, a key that slipped into the wrong field included; and refusals are logged.
+    return RefusedError(Refusal.WRONG_VALUE, _KEY.sub(r"\1…", f"{field} {why}"), field)

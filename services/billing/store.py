@@ -60,6 +60,17 @@ async def list_accounts(connection: AsyncConnection, after: str, limit: int) -> 
     return [_account(row) for row in rows.mappings()]
 
 
+async def every_account(connection: AsyncConnection) -> list[Account]:
+    """All accounts, in no order."""
+    return [_account(row) for row in (await connection.execute(select(account))).mappings()]
+
+
+async def touch_accounts(connection: AsyncConnection, account_ids: Sequence[str], revision: int) -> None:
+    """Says that what the access table tells of these accounts is another, where nothing in their rows is."""
+    mine = account.c.id == func.any(list(account_ids))
+    await connection.execute(update(account).where(mine).values(revision=revision))
+
+
 async def add_account(connection: AsyncConnection, added: Account, revision: int) -> None:
     """Writes a new account."""
     await connection.execute(insert(account).values(**asdict(added), revision=revision))
@@ -212,12 +223,13 @@ async def claim(connection: AsyncConnection, caller: str, key: str, method: str,
     While another transaction has it in hand, waits for that one's end.
     """
     column = idempotency.c
-    claimed = await connection.execute(
+    claimed = await connection.scalar(
         insert(idempotency)
         .values(caller=caller, key=key, method=method, request_digest=digest, response=b"")
         .on_conflict_do_nothing()
+        .returning(column.key)
     )
-    if claimed.rowcount:
+    if claimed is not None:
         return None
     row = (
         await connection.execute(
