@@ -66,9 +66,9 @@ async def main(config: Config) -> None:
         events = AccountEvents(Outbox(database, bus, stage, ACCOUNTS))
         once = Once(database, events.committed)
         desk = Changes(events, config.pepper_ring, utc_now)
-        # METERING joins here in place of `_Uncounted`: `usage` becomes the UsageApi of usage_api.py; the MeteringApi of
-        # metering.py, made of (database, events, utc_now), is registered below; its service is named in SERVICES; and
-        # its sealing loop goes into `background`.
+        # METERING joins here in place of `_Uncounted`: `usage` becomes the UsageApi of usage_api.py; MeteringApi, over
+        # a Ledger whose announcer is `events`, is registered below; its service is named in SERVICES; and the run of
+        # its Sealer goes into `background`.
         usage = _Uncounted()
         await serve(
             config,

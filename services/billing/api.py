@@ -19,7 +19,8 @@ from stratum.billing.v1.billing_service_pb2_grpc import BillingServiceServicer
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 
 from services.billing import changes, store, wire
-from services.billing.changes import Changes, Clock
+from services.billing.changes import Changes
+from services.billing.events import Clock
 from services.billing.idempotency import Call, Once, key_from
 from services.shared import paging, principal
 from services.shared.clock import utc_now

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from secrets import token_hex
+from typing import NoReturn
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.billing.v1 import account_pb2 as proto
@@ -16,13 +17,11 @@ from stratum.common.v1.error_reason_pb2 import ErrorReason
 
 from services.billing import entitlements, store, wire
 from services.billing.entitlements import KeyWish, Refusal, RefusedError
-from services.billing.events import AccountEvents, access_changed, key_revoked
+from services.billing.events import AccountEvents, Clock, access_changed, key_revoked
 from services.billing.model import Account, ApiKey, RevokedReason
 from services.shared import api_keys, contracts
 from services.shared.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from services.shared.keyring import Keyring
-
-Clock = Callable[[], datetime]
 
 #: So much of an id that is none of ours is told back.
 _TOLD = 64
@@ -45,8 +44,8 @@ class Rotated:
 
 
 class Changes:
-    """Every change takes its turn before it looks at anything (`store.take_turn`), so that what it decides by is still
-    so when it is committed, and ends with the access table's next revision and an event that names it."""
+    """Every change holds its account before it looks at anything, so that what it decides by is still so when it is
+    committed; and it ends with the access table's next revision and an event that names it (`store.take_turn`)."""
 
     def __init__(self, events: AccountEvents, peppers: Keyring, clock: Clock) -> None:
         self._events = events
@@ -56,7 +55,6 @@ class Changes:
 
     async def create_account(self, connection: AsyncConnection, given: proto.Account) -> Account:
         """Makes an account. Raises InvalidArgument."""
-        await store.take_turn(connection)
         with _refusals():
             made = entitlements.checked(wire.new_account(given, f"acct_{token_hex(10)}", self._clock()))
         revision = await store.next_revision(connection)
@@ -66,8 +64,7 @@ class Changes:
 
     async def update_account(self, connection: AsyncConnection, request: UpdateAccountRequest) -> Account:
         """Changes the fields that the request names. Raises InvalidArgument or NotFound."""
-        await store.take_turn(connection)
-        held, now = await account(connection, request.account.id), self._clock()
+        held, now = await _held_account(connection, request.account.id), self._clock()
         used = await store.used_periods(connection, [held.id], now)
         with _refusals():
             change = entitlements.changed(held, wire.changes(request), used.get(held.id), now)
@@ -80,8 +77,7 @@ class Changes:
 
     async def issue_key(self, connection: AsyncConnection, account_id: str, wish: KeyWish) -> Issued:
         """Makes a key. Raises InvalidArgument, NotFound or FailedPrecondition (TOO_MANY_KEYS)."""
-        await store.take_turn(connection)
-        held, now = await account(connection, account_id), self._clock()
+        held, now = await _held_account(connection, account_id), self._clock()
         with _refusals():
             wish = entitlements.granted(wish, self._scopes, now)
             entitlements.has_room(await store.count_active_keys(connection, held.id, now))
@@ -98,8 +94,7 @@ class Changes:
 
         Raises InvalidArgument, NotFound or FailedPrecondition (KEY_NOT_ACTIVE, TOO_MANY_KEYS).
         """
-        await store.take_turn(connection)
-        held, now = await _key(connection, key_id, account_id), self._clock()
+        held, now = await _held_key(connection, key_id, account_id), self._clock()
         with _refusals():
             active = await store.count_active_keys(connection, held.account_id, now)
             rotation = entitlements.rotated(held, overlap, active, now)
@@ -115,8 +110,7 @@ class Changes:
     async def revoke_key(self, connection: AsyncConnection, key_id: str, account_id: str | None = None) -> ApiKey:
         """Ends a key now; one that was revoked before stays as it was. With an account only a key of its own is found.
         Raises NotFound."""
-        await store.take_turn(connection)
-        return await self._revoked(connection, await _key(connection, key_id, account_id), RevokedReason.REVOKED)
+        return await self._revoked(connection, await _held_key(connection, key_id, account_id), RevokedReason.REVOKED)
 
     async def revoke_leaked_key(self, connection: AsyncConnection, secret: str, found_at: str) -> bool:
         """Ends the key with this secret, if it is one of ours; whether it is, and opens nothing any more.
@@ -131,8 +125,7 @@ class Changes:
         found = await store.find_key(connection, self._peppers.every(secret.encode()))
         if found is None:
             return False
-        await store.take_turn(connection)
-        held = await _key(connection, found.id, None)
+        held = await _held_key(connection, found.id, None)
         await self._revoked(connection, held, RevokedReason.LEAKED, found_at)
         return True
 
@@ -179,19 +172,29 @@ class Changes:
 
 
 async def account(connection: AsyncConnection, account_id: str) -> Account:
-    """An account. Raises NotFound."""
-    held = await store.load_account(connection, account_id) if "\0" not in account_id else None
-    if held is None:
-        raise NotFound(ErrorReason.ACCOUNT_NOT_FOUND, "no account has this id", account_id=account_id[:_TOLD])
-    return held
+    """An account, to look at. Raises NotFound."""
+    found = await store.load_account(connection, account_id) if "\0" not in account_id else None
+    return found or _no_account(account_id)
 
 
-async def _key(connection: AsyncConnection, key_id: str, account_id: str | None) -> ApiKey:
-    """A key, whosever, or only one of the account's. Raises NotFound."""
-    held = await store.load_key(connection, key_id) if "\0" not in key_id else None
-    if held is None or account_id not in {None, held.account_id}:
+async def _held_account(connection: AsyncConnection, account_id: str) -> Account:
+    """An account, to change. Raises NotFound."""
+    found = await store.lock_accounts(connection, [account_id]) if "\0" not in account_id else []
+    return found[0] if found else _no_account(account_id)
+
+
+async def _held_key(connection: AsyncConnection, key_id: str, account_id: str | None) -> ApiKey:
+    """A key, whosever, or only one of the account's, to change. Raises NotFound."""
+    found = await store.load_key(connection, key_id) if "\0" not in key_id else None
+    if found is None or account_id not in {None, found.account_id}:
         raise NotFound(ErrorReason.KEY_NOT_FOUND, "the account has no key with this id", key_id=key_id[:_TOLD])
-    return held
+    await _held_account(connection, found.account_id)
+    # While we waited for the account somebody may have ended the key.
+    return await store.load_key(connection, key_id) or found
+
+
+def _no_account(account_id: str) -> NoReturn:
+    raise NotFound(ErrorReason.ACCOUNT_NOT_FOUND, "no account has this id", account_id=account_id[:_TOLD])
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import NoReturn
@@ -15,10 +15,13 @@ from stratum.billing.v1.events_pb2 import AccessChanged, AccountEvent, KeyRevoke
 from services.billing import store, wire
 from services.billing.model import ApiKey
 from services.shared.bus import BusError, Outgoing
+from services.shared.clock import utc_now
 from services.shared.logging import logger
 from services.shared.outbox import Outbox
 
 log = logger(__name__)
+
+Clock = Callable[[], datetime]
 
 #: So often the outbox is looked at without anybody having said that something is in it: another process may have put
 #: it there, or the stream may be another one by now.
@@ -49,9 +52,22 @@ def key_revoked(key: ApiKey, at: datetime, found_at: str = "") -> AccountEvent:
 class AccountEvents:
     """The way out for account events, and the loop that publishes them."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, clock: Clock = utc_now) -> None:
         self._outbox = outbox
+        self._clock = clock
         self._committed = asyncio.Event()
+
+    async def changed(self, connection: AsyncConnection, account_ids: Sequence[str]) -> None:
+        """Gives accounts that the caller holds (`store.lock_accounts`) the access table's next revision, and says so:
+        for what the table tells of an account and no row of its own holds, such as what was used."""
+        if account_ids:
+            revision, now = await store.next_revision(connection), self._clock()
+            await store.touch_accounts(connection, account_ids, revision)
+            await self.add(connection, [access_changed(account_id, revision, now) for account_id in account_ids])
+
+    async def say(self, connection: AsyncConnection, event: AccountEvent) -> None:
+        """Keeps one event in the caller's transaction, as `add` does."""
+        await self.add(connection, [event])
 
     async def add(self, connection: AsyncConnection, events: Sequence[AccountEvent]) -> None:
         """Keeps events in the caller's transaction, which has its turn from then on (`store.take_turn`)."""

@@ -32,8 +32,8 @@ async def take_turn(connection: AsyncConnection) -> None:
     in a transaction costs next to nothing.
 
     Whoever publishes takes everything up to an id as published, of whichever partition, so ids have to rise in the
-    order of the commits over the whole outbox. And whoever takes his turn before any row waits for nobody afterwards,
-    so that two of us cannot wait for each other.
+    order of the commits over the whole outbox. The turn comes last: whoever has it waits for nobody any more, because
+    the rows that it writes then are of accounts that it holds already (`lock_accounts`). So nobody waits in a circle.
     """
     await connection.execute(_TURN)
 
@@ -52,6 +52,16 @@ async def load_account(connection: AsyncConnection, account_id: str) -> Account 
     """An account; None where there is none with this id."""
     row = (await connection.execute(select(account).where(account.c.id == account_id))).mappings().one_or_none()
     return None if row is None else _account(row)
+
+
+async def lock_accounts(connection: AsyncConnection, account_ids: Sequence[str]) -> list[Account]:
+    """The accounts, by id, which nobody else changes or counts for until the commit, and neither what belongs to them:
+    whoever writes a key or a period holds its account. Before `take_turn`."""
+    column = account.c.id
+    rows = await connection.execute(
+        select(account).where(column == func.any(list(account_ids))).order_by(column).with_for_update(key_share=True)
+    )
+    return [_account(row) for row in rows.mappings()]
 
 
 async def list_accounts(connection: AsyncConnection, after: str, limit: int) -> list[Account]:

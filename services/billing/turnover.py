@@ -9,9 +9,9 @@ from typing import NoReturn
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.billing import store
-from services.billing.changes import Clock
 from services.billing.entitlements import unused
-from services.billing.events import AccountEvents, access_changed
+from services.billing.events import AccountEvents, Clock
+from services.billing.model import Account
 from services.shared.database import Database
 from services.shared.logging import logger
 
@@ -38,17 +38,16 @@ async def tell_turns(database: Database, events: AccountEvents, clock: Clock) ->
 async def tell_turned(database: Database, events: AccountEvents, since: datetime, now: datetime) -> int:
     """Gives every account whose period began in between a new revision of the access table; how many."""
     async with database.begin() as connection:
-        accounts = await store.every_account(connection)
-        begun = [
-            account
-            for account in accounts
-            # The first period began with the account, which was told.
-            if account.period_anchor != (start := unused(account, now).period.start) and since < start <= now
-        ]
+        begun = [account.id for account in await store.every_account(connection) if _begins(account, since, now)]
         if not begun:
             return 0
-        revision = await store.next_revision(connection)
-        await store.touch_accounts(connection, [account.id for account in begun], revision)
-        await events.add(connection, [access_changed(account.id, revision, now) for account in begun])
+        await store.lock_accounts(connection, begun)
+        await events.changed(connection, begun)
     events.committed()
     return len(begun)
+
+
+def _begins(account: Account, since: datetime, now: datetime) -> bool:
+    start = unused(account, now).period.start
+    # The first period began with the account, or with its plan, which was told.
+    return since < start <= now and start != account.period_anchor

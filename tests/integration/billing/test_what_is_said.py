@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import UTC, timedelta
+from functools import partial
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -16,10 +18,11 @@ from stratum.billing.v1 import billing_service_pb2 as billing
 from stratum.billing.v1.events_pb2 import AccountEvent
 
 from services.billing import store
+from services.billing.events import access_changed
 from services.billing.service_testing import Billing
 from services.billing.testing import NOON
 from services.billing.turnover import tell_turned
-from services.shared.bus import ACCOUNTS, Bus
+from services.shared.bus import ACCOUNTS, Bus, partition_of
 from services.shared.testing import eventually, stored
 
 
@@ -201,6 +204,45 @@ async def test_what_many_accounts_say_at_once_all_arrives(
         return said == list(range(1, accounts_at_once + 1))
 
     await eventually(all_are_said)
+
+
+async def test_what_commits_late_is_published_although_a_later_one_of_another_partition_was_already_added(
+    billing_service: Billing, bus: Bus
+) -> None:
+    one, other = "acct_1", "acct_2"
+    assert partition_of(one) != partition_of(other)
+
+    async def say(account_id: str) -> None:
+        async with billing_service.database.begin() as connection:
+            await billing_service.events.add(connection, [access_changed(account_id, 1, NOON)])
+        billing_service.events.committed()
+
+    async with billing_service.database.begin() as early:
+        await billing_service.events.add(early, [access_changed(one, 1, NOON)])
+        later = asyncio.create_task(say(other))
+        # The later one has every chance to be published, which would take the early one as published too.
+        with suppress(AssertionError):
+            await eventually(partial(stored, bus, ACCOUNTS), within=1.0)
+    await later
+
+    async def both_are_said() -> bool:
+        return [event.account_id for event in await events(bus)] == [one, other]
+
+    await eventually(both_are_said)
+
+
+async def test_who_counts_and_who_changes_keys_never_wait_for_each_other_in_a_circle(billing_service: Billing) -> None:
+    made = sorted([(await billing_service.account()).id for _ in range(3)])
+
+    async def count() -> None:
+        async with billing_service.database.begin() as connection:
+            await store.lock_accounts(connection, made)
+            await billing_service.events.changed(connection, made)
+
+    before = (await table(billing_service)).revision
+    await asyncio.gather(*(count() for _ in range(15)), *(billing_service.key(made[n % 3]) for n in range(15)))
+    after = await table(billing_service, before)
+    assert (after.revision, len(after.keys), len(after.accounts)) == (before + 30, 15, 3)
 
 
 async def test_a_leak_says_where_it_was_found_without_the_key(billing_service: Billing, bus: Bus) -> None:
