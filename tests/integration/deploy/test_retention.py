@@ -313,7 +313,8 @@ def test_what_a_repeated_change_is_recognised_by_stays_for_two_days_and_the_ledg
     with stored.connect() as connection:
         connection.execute(
             "INSERT INTO billing.idempotency (caller, key, method, request_digest, response, noted_at) VALUES "
-            "('acct_1', 'old', 'm', '', '', '2026-02-27 11:59+00'), ('acct_1', 'new', 'm', '', '', '2026-02-27 12:01+00')"
+            "('acct_1', 'old', 'm', '', '', '2026-02-27 11:59+00'), "
+            "('acct_1', 'new', 'm', '', '', '2026-02-27 12:01+00')"
         )
         connection.execute("SELECT billing.keep_days('{usage_ledger}', %s)", [[OLD, YOUNG]])
     stored.made_on_time("billing.usage_ledger")
