@@ -21,6 +21,8 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from services.billing import keeping as billing
+from services.billing.config import Config as BillingConfig
 from services.consensus import keeping as consensus
 from services.consensus.config import Config as ConsensusConfig
 from services.ingest import keeping as ingest
@@ -73,6 +75,7 @@ def run(migrator_url: str, now: datetime, days_ahead: int = DAYS_AHEAD, dry_run:
         "signals": signals.kept(read(SignalsConfig)),
         "consensus": consensus.kept(read(ConsensusConfig)),
         "ingest": ingest.kept(read(IngestConfig)),
+        "billing": billing.kept(read(BillingConfig)),
     }
     reports: list[Report] = []
     busy: list[str] = []

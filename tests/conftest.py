@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from deploy import schema
 from deploy.local.nats import NatsServer
 from deploy.local.postgres import PostgresServer
-from services.shared.bus import MARKETS, OBSERVATIONS, SIGNALS, Bus, open_bus
+from services.shared.bus import ACCOUNTS, MARKETS, OBSERVATIONS, SIGNALS, Bus, open_bus
 from services.shared.config import ServiceConfig
 from services.shared.database import Database, open_database
 
@@ -123,10 +123,10 @@ def _as_superuser(server: PostgresServer, statement: str, *names: str) -> None:
 
 @pytest.fixture
 async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    """A bus whose three streams are new and empty."""
+    """A bus whose four streams are new and empty."""
     config = ServiceConfig(nats_url=nats_server.url, nats_monitor_url=nats_server.monitor_url)
     async with open_bus(config) as opened:
-        for spec in (OBSERVATIONS, MARKETS, SIGNALS):
+        for spec in (OBSERVATIONS, MARKETS, SIGNALS, ACCOUNTS):
             await opened.delete_stream(spec)
             await opened.ensure_stream(spec)
         yield opened

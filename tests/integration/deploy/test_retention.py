@@ -154,7 +154,7 @@ def test_a_schema_on_which_another_run_works_is_left_to_it(stored: Stored) -> No
         other.execute("SELECT pg_advisory_lock(%s, hashtext('consensus'))", [retention._LOCK])
         done = retention.run(stored.url, NOW)
     assert done.busy == ["consensus"]
-    assert {report.table.partition(".")[0] for report in done.reports} == {"signals", "ingest"}
+    assert {report.table.partition(".")[0] for report in done.reports} == {"signals", "ingest", "billing"}
 
 
 def test_a_table_that_stays_in_use_is_left_to_the_next_run(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,3 +307,18 @@ def _until_somebody_waits(stored: Stored) -> None:
         ):
             return
     raise AssertionError("nobody waits")
+
+
+def test_what_a_repeated_change_is_recognised_by_stays_for_two_days_and_the_ledger_for_a_season(stored: Stored) -> None:
+    with stored.connect() as connection:
+        connection.execute(
+            "INSERT INTO billing.idempotency (caller, key, method, request_digest, response, noted_at) VALUES "
+            "('acct_1', 'old', 'm', '', '', '2026-02-27 11:59+00'), "
+            "('acct_1', 'new', 'm', '', '', '2026-02-27 12:01+00')"
+        )
+        connection.execute("SELECT billing.keep_days('{usage_ledger}', %s)", [[OLD, YOUNG]])
+    stored.made_on_time("billing.usage_ledger")
+    done = stored.retention()
+    assert (done["billing.idempotency"].rows_removed, done["billing.usage_ledger"].partitions_dropped) == (1, 1)
+    assert stored.rows("SELECT key FROM billing.idempotency") == [("new",)]
+    assert "20260201" in stored.days_of("billing.usage_ledger")

@@ -1,0 +1,40 @@
+"""Settings of the billing service."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field, SecretStr, field_validator
+
+from services.shared.config import RetentionDays, ServiceConfig
+from services.shared.keyring import Keyring
+
+
+class Config(ServiceConfig):
+    """By what keys are hashed, and how long things are kept."""
+
+    prefixes: ClassVar[tuple[str, ...]] = (*ServiceConfig.prefixes, "BILLING_", "API_KEY_PEPPER")
+
+    grpc_port: int = Field(default=50054, ge=0, le=65535)
+    metrics_port: int = Field(default=9104, ge=0, le=65535)
+
+    #: The secrets under which keys are kept, `2:<hex>,1:<hex>`, the newest first. One that is taken away makes every
+    #: key that was made under it unknown. Empty: no key can be made, and none is found.
+    api_key_peppers: SecretStr = SecretStr("")
+    #: How long retention keeps things. What a repeated call is recognised by stays for a day at the least, which is
+    #: what partners are promised.
+    billing_ledger_retention_days: RetentionDays = 400.0
+    billing_unrated_retention_days: RetentionDays = 400.0
+    billing_idempotency_retention_days: RetentionDays = 2.0
+    billing_dead_letters_retention_days: RetentionDays = 30.0
+
+    @field_validator("api_key_peppers")
+    @classmethod
+    def _is_a_pepper_ring(cls, value: SecretStr) -> SecretStr:
+        Keyring.parse(value.get_secret_value())
+        return value
+
+    @property
+    def pepper_ring(self) -> Keyring:
+        """The secrets under which keys are kept."""
+        return Keyring.parse(self.api_key_peppers.get_secret_value())
