@@ -56,6 +56,9 @@ LEFT_OUT = {"type", "page_token"}
 #: What a stream tells beside signals.
 STREAMED = (".stratum.signals.v1.Heartbeat", ".stratum.signals.v1.Truncated")
 
+#: Where it is said what those mean.
+WATCHED = ".stratum.signals.v1.WatchSignalsResponse"
+
 SCALARS = {
     FieldDescriptorProto.TYPE_DOUBLE: ("float", "0.0"),
     FieldDescriptorProto.TYPE_INT32: ("int", "0"),
@@ -144,7 +147,7 @@ class Models:
             lines.append(f"    {field.name}: {kind}{default}")
             lines.append(_text(self._names.comments[f"{name}.{field.name}"], 4))
         base = "SecretMessage" if any(field.name == "secret" for field in declared.field) else "Message"
-        about = _text(self._names.comments[name] or f"The answer of {short(name).removesuffix('Response')}.", 4)
+        about = _text(self._names.comments[name] or self._about(name), 4)
         self._messages[name] = "\n".join(
             [f"class {short(name)}({base}, frozen=True, kw_only=True):", about, "", *filter(None, lines)]
         )
@@ -169,6 +172,14 @@ class Models:
             + text
             + "\n"
         )
+
+    def _about(self, name: str) -> str:
+        """What is said elsewhere of a message that says nothing of itself; empty where nothing is."""
+        if name in STREAMED:
+            return self._names.comments[f"{WATCHED}.{short(name).lower()}"]
+        rpc = short(name).removesuffix("Response")
+        rpc = "ReadSignals" if rpc == "ListSignals" else rpc  # the same page, rendered
+        return f"What `{METHODS[rpc]}` is answered." if rpc in METHODS else ""
 
     def _field(self, field: FieldDescriptorProto) -> tuple[str, str]:
         kind, default = self._single(field)
@@ -197,11 +208,12 @@ class Models:
 
 def _enum(name: str, names: Index) -> str:
     concept = names.comments.get(name.removesuffix(".Value"), "") or names.comments.get(name, "")
-    lines = [f"class {short(name)}(Word):", _text(concept or f"{short(name)}: an open list of words.", 4), ""]
+    head = [f"class {short(name)}(Word):", _text(concept or f"{short(name)}: an open list of words.", 4), ""]
+    lines = []
     for value in names.enums[name].value:
         lines.append(f'    {value.name} = "{value.name}"')
         lines.append(_text(names.comments[f"{name}.{value.name}"], 4))
-    return "\n".join(line for line in lines if line or line == lines[2])
+    return "\n".join([*head, *filter(None, lines)])
 
 
 def _like(name: str, names: Index) -> str:

@@ -24,7 +24,7 @@ from stratum_client.errors import (
     UnreadableAnswerError,
 )
 from stratum_client.models import Heartbeat, Signal, Truncated
-from stratum_client.retries import LASTING, Chance, Reconnects, backoff
+from stratum_client.retries import Chance, Reconnects, backoff
 from stratum_client.seen import Seen
 from stratum_client.server_sent import Block, Parser
 from stratum_client.words import Message
@@ -194,6 +194,4 @@ def _item(block: Block) -> StreamItem | None:
 
 def _may_pass(problem: StratumError) -> bool:
     """Whether opening the stream again may help: a bug of the server's may be gone with its next release."""
-    if isinstance(problem, RateLimitedError):
-        return problem.reason not in LASTING
-    return isinstance(problem, UnavailableError | ServerError | ConnectionFailedError)
+    return isinstance(problem, RateLimitedError | UnavailableError | ServerError | ConnectionFailedError)

@@ -16,7 +16,6 @@ class SignalType(Word):
     """What kind of thing happened."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     MOVE = "MOVE"
     """The market's line (or probability) moved, book against itself."""
     KEY_CROSS = "KEY_CROSS"
@@ -43,13 +42,9 @@ class Direction(Word):
     """
 
     UNSPECIFIED = "UNSPECIFIED"
-
     TOWARD_HOME = "TOWARD_HOME"
-
     TOWARD_AWAY = "TOWARD_AWAY"
-
     OVER = "OVER"
-
     UNDER = "UNDER"
 
 
@@ -61,7 +56,6 @@ class Tier(Word):
     """How much activity, by the composite score. Tiers rank activity, not value."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     LOW = "LOW"
     """Below 55."""
     MEDIUM = "MEDIUM"
@@ -78,7 +72,6 @@ class TimeBucket(Word):
     """How far away the start was when the signal completed. Never re-bucketed."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     OPEN = "OPEN"
     """Six hours or more."""
     MID = "MID"
@@ -101,7 +94,6 @@ class Collapse(Word):
     """What to fold together."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     FACT = "FACT"
     """Of the signals of one fact, the strongest only."""
 
@@ -114,7 +106,6 @@ class OrderBy(Word):
     """How to order the feed."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     SCORE = "SCORE"
     """Highest composite score first. The default."""
     TIME = "TIME"
@@ -129,7 +120,6 @@ class View(Word):
     """How much of each signal to give."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     BASIC = "BASIC"
     """Without the long lists. The default."""
     FULL = "FULL"
@@ -144,7 +134,6 @@ class ScoreSource(Word):
     """How the composite score was made."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     COMPOSITE = "COMPOSITE"
     """From all its parts."""
     STRENGTH_FALLBACK = "STRENGTH_FALLBACK"
@@ -155,7 +144,6 @@ class Outcome(Word):
     """The side of a market that a number speaks for."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     HOME = "HOME"
     """The home team wins (h2h), or covers (spreads). The canonical side of both."""
     AWAY = "AWAY"
@@ -172,7 +160,6 @@ class SportHealthStatus(Word):
     """SportHealthStatus: an open list of words."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     OK = "OK"
     """Polls are answered in time, and every book is there and is being read. Silence means that nothing
     happened.
@@ -196,7 +183,6 @@ class DegradedReasonKind(Word):
     """DegradedReasonKind: an open list of words."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     NEVER_POLLED = "NEVER_POLLED"
     """No poll of the sport has succeeded yet."""
     POLL_OVERDUE = "POLL_OVERDUE"
@@ -215,7 +201,6 @@ class AccountStanding(Word):
     """AccountStanding: an open list of words."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     GOOD = "GOOD"
     """Everything is paid."""
     GRACE = "GRACE"
@@ -228,7 +213,6 @@ class ApiKeyMode(Word):
     """ApiKeyMode: an open list of words."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     LIVE = "LIVE"
     """Reads the market. Counted."""
     TEST = "TEST"
@@ -239,11 +223,8 @@ class ApiKeyStatus(Word):
     """ApiKeyStatus: an open list of words."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     ACTIVE = "ACTIVE"
-
     EXPIRED = "EXPIRED"
-
     REVOKED = "REVOKED"
 
 
@@ -376,7 +357,7 @@ class Signal(Message, frozen=True, kw_only=True):
 
 
 class ListSignalsResponse(Message, frozen=True, kw_only=True):
-    """The answer of ListSignals."""
+    """What `signals` is answered."""
 
     signals: tuple[Signal, ...] = ()
     next_page_token: str = ""
@@ -384,7 +365,7 @@ class ListSignalsResponse(Message, frozen=True, kw_only=True):
 
 
 class GetSignalResponse(Message, frozen=True, kw_only=True):
-    """The answer of GetSignal."""
+    """What `signal` is answered."""
 
     signal: Signal
     books_holding_now: tuple[BookHolding, ...] = ()
@@ -410,7 +391,7 @@ class ExplainedInput(Message, frozen=True, kw_only=True):
 
 
 class ExplainSignalResponse(Message, frozen=True, kw_only=True):
-    """The answer of ExplainSignal."""
+    """What `explain` is answered."""
 
     signal: Signal
     rule: str = ""
@@ -449,7 +430,7 @@ class Suppression(Message, frozen=True, kw_only=True):
 
 
 class ListSuppressionsResponse(Message, frozen=True, kw_only=True):
-    """The answer of ListSuppressions."""
+    """What `suppressions` is answered."""
 
     suppressions: tuple[Suppression, ...] = ()
     next_page_token: str = ""
@@ -509,7 +490,7 @@ class Consensus(Message, frozen=True, kw_only=True):
 
 
 class ListConsensusResponse(Message, frozen=True, kw_only=True):
-    """The answer of ListConsensus."""
+    """What `consensus` is answered."""
 
     consensus: tuple[Consensus, ...] = ()
     next_page_token: str = ""
@@ -517,7 +498,7 @@ class ListConsensusResponse(Message, frozen=True, kw_only=True):
 
 
 class ListConsensusHistoryResponse(Message, frozen=True, kw_only=True):
-    """The answer of ListConsensusHistory."""
+    """What `consensus_history` is answered."""
 
     consensus: tuple[Consensus, ...] = ()
     next_page_token: str = ""
@@ -541,7 +522,7 @@ class Game(Message, frozen=True, kw_only=True):
 
 
 class ListGamesResponse(Message, frozen=True, kw_only=True):
-    """The answer of ListGames."""
+    """What `games` is answered."""
 
     games: tuple[Game, ...] = ()
     next_page_token: str = ""
@@ -645,8 +626,6 @@ class CurrentQuote(Message, frozen=True, kw_only=True):
 
 
 class SeriesPoint(Message, frozen=True, kw_only=True):
-    """The answer of SeriesPoint."""
-
     observed_at: Moment
     line: float | None = None
     price: float | None = None
@@ -657,8 +636,6 @@ class SeriesPoint(Message, frozen=True, kw_only=True):
 
 
 class BookSeries(Message, frozen=True, kw_only=True):
-    """The answer of BookSeries."""
-
     book: str = ""
     points: tuple[SeriesPoint, ...] = ()
 
@@ -675,7 +652,7 @@ class GameMarket(Message, frozen=True, kw_only=True):
 
 
 class GetGameResponse(Message, frozen=True, kw_only=True):
-    """The answer of GetGame."""
+    """What `game` is answered."""
 
     game: Game
     markets: tuple[GameMarket, ...] = ()
@@ -739,7 +716,7 @@ class SportHealth(Message, frozen=True, kw_only=True):
 
 
 class GetFeedHealthResponse(Message, frozen=True, kw_only=True):
-    """The answer of GetFeedHealth."""
+    """What `health` is answered."""
 
     sports: tuple[SportHealth, ...] = ()
 
@@ -811,7 +788,7 @@ class UsageSummary(Message, frozen=True, kw_only=True):
 
 
 class GetUsageResponse(Message, frozen=True, kw_only=True):
-    """The answer of GetUsage."""
+    """What `usage` is answered."""
 
     usage: UsageSummary
 
@@ -844,7 +821,7 @@ class LedgerEntry(Message, frozen=True, kw_only=True):
 
 
 class ListUsageLedgerResponse(Message, frozen=True, kw_only=True):
-    """The answer of ListUsageLedger."""
+    """What `ledger` is answered."""
 
     entries: tuple[LedgerEntry, ...] = ()
     next_page_token: str = ""
@@ -852,7 +829,7 @@ class ListUsageLedgerResponse(Message, frozen=True, kw_only=True):
 
 
 class QuoteUsageResponse(Message, frozen=True, kw_only=True):
-    """The answer of QuoteUsage."""
+    """What `quote` is answered."""
 
     method: str = ""
     """ListSignals, StreamSignals, …"""
@@ -901,7 +878,7 @@ class PlanStatus(Message, frozen=True, kw_only=True):
 
 
 class GetPlanResponse(Message, frozen=True, kw_only=True):
-    """The answer of GetPlan."""
+    """What `plan` is answered."""
 
     plan: PlanStatus
 
@@ -934,13 +911,13 @@ class ApiKey(Message, frozen=True, kw_only=True):
 
 
 class ListOwnKeysResponse(Message, frozen=True, kw_only=True):
-    """The answer of ListOwnKeys."""
+    """What `keys` is answered."""
 
     keys: tuple[ApiKey, ...] = ()
 
 
 class RotateOwnKeyResponse(SecretMessage, frozen=True, kw_only=True):
-    """The answer of RotateOwnKey."""
+    """What `rotate_key` is answered."""
 
     key: ApiKey
     secret: str = ""
@@ -952,26 +929,26 @@ class RotateOwnKeyResponse(SecretMessage, frozen=True, kw_only=True):
 
 
 class RevokeOwnKeyResponse(Message, frozen=True, kw_only=True):
-    """The answer of RevokeOwnKey."""
+    """What `revoke_key` is answered."""
 
     key: ApiKey
 
 
 class ReportLeakedKeyResponse(Message, frozen=True, kw_only=True):
-    """The answer of ReportLeakedKey."""
+    """What `report_leaked_key` is answered."""
 
     revoked: bool = False
     """It was a key of ours, and opens nothing any more."""
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
-    """The answer of Heartbeat."""
+    """Nothing new; the stream lives. Carries the cursor to resume from."""
 
     cursor: str = ""
 
 
 class Truncated(Message, frozen=True, kw_only=True):
-    """The answer of Truncated."""
+    """Older signals than these can no longer be given."""
 
     reason: str = ""
     """Why: `retention`, `unknown_feed`."""

@@ -13,7 +13,6 @@ class ErrorReason(Word):
     """Carried as `reason` in the `google.rpc.ErrorInfo` of every error, with domain `stratum`."""
 
     UNSPECIFIED = "UNSPECIFIED"
-
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     """A field has a value that it cannot have. {"code": 3, "message": "page_size is at most 500",
     "details": [{"reason": "INVALID_ARGUMENT", "metadata": {"field": "page_size"}}]}

@@ -15,9 +15,6 @@ from stratum_client.errors import (
 #: A number from 0 (inclusive) to 1, another one each time.
 Chance = Callable[[], float]
 
-#: Refusals with status 429 that no waiting mends.
-LASTING = frozenset({"TOO_MANY_KEYS"})
-
 
 @dataclass(frozen=True, slots=True)
 class Retries:
@@ -42,7 +39,7 @@ class Retries:
     def pause(self, problem: StratumError, attempt: int, failed: int, chance: Chance) -> float | None:
         """Seconds to wait after an attempt (counted from 1), of which `failed` were not answered; None: give up."""
         match problem:
-            case RateLimitedError(retry_after_seconds=asked) if problem.reason not in LASTING:
+            case RateLimitedError(retry_after_seconds=asked):
                 if asked:  # a little later than asked for, so that not all who wait come at the same moment
                     return asked + chance() * self.first_pause_seconds
                 return self.first_pause_seconds + self._jittered(attempt, chance)

@@ -61,7 +61,7 @@ class Parser:
 
     @property
     def _has_any(self) -> bool:
-        return bool(self._data) or self._id is not None or self._retry is not None
+        return self._data_text() is not None or self._id is not None or self._retry is not None
 
     def _data_text(self) -> str | None:
         return "\n".join(self._data) or None

@@ -21,7 +21,7 @@ class SignalStream:
     """`Signal` and `Truncated` as they come, over as many connections as it takes; each begins behind the last cursor.
 
     It has no end of its own: close it, or use it in a `with`. It raises StreamLostError when it does not come back in
-    time, and ApiError when it is refused for a reason that lasts, such as a revoked key. Not for several threads at once.
+    time, and ApiError when it is refused for a reason that lasts, such as a revoked key. For one thread at a time.
 
     `Truncated` says that older signals than those that follow can no longer be given: there is a gap.
     """
