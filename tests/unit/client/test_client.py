@@ -60,7 +60,7 @@ def test_one_value_or_several_and_moments_in_any_zone() -> None:
     local = datetime(2026, 11, 26, 13, 30, tzinfo=timezone(timedelta(hours=1)))
     query = {"tier": "HIGH", "book": ["a b", "c&d"], "since": local, "min_score": 60.5, "absent": None, "none": ()}
     assert Call("GET", "/p", bytes, query=query).request().target == (
-        "/p?tier=HIGH&book=a+b&book=c%26d&since=2026-11-26T12%3A30%3A00Z&min_score=60.5"
+        "/p?tier=HIGH&book=a%20b&book=c%26d&since=2026-11-26T12%3A30%3A00Z&min_score=60.5"
     )
 
 

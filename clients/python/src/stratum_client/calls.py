@@ -52,7 +52,8 @@ class Call(Generic[T]):
     def request(self) -> Request:
         """The request. Raises ValueError for a time without a zone."""
         pairs = [(name, _text(one)) for name, value in self.query.items() for one in _each(value)]
-        target = f"{self.path}?{urlencode(pairs)}" if pairs else self.path
+        # A space is %20: the gateway takes a plus for a plus.
+        target = f"{self.path}?{urlencode(pairs, quote_via=quote)}" if pairs else self.path
         if self.verb == "GET":
             return Request("GET", target, {"accept": "*/*" if self.answer is bytes else "application/json"})
         # The same key for every repetition: whatever arrived twice is done once.
