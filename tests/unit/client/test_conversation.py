@@ -123,6 +123,11 @@ def test_refusals_for_the_number_do_not_count_as_attempts_and_end_with_the_deadl
     assert (len(held.sent), held.now - 1000) == (7, pytest.approx(55.5))
 
 
+def test_refusals_for_the_number_leave_the_other_attempts_as_many_as_there_are() -> None:
+    held = Held(*[reply(429, retry_after="1")] * 5, *[reply(503)] * 3, reply(200))
+    assert held.answer is not None
+
+
 def test_a_pause_that_would_end_after_the_deadline_is_not_begun() -> None:
     held = Held(reply(429, retry_after="61"))
     assert isinstance(held.error, RateLimitedError)

@@ -106,7 +106,8 @@ class SignalStream:
 class AsyncSignalStream:
     """The same, for `async for` and `async with`.
 
-    An `anext` that is cancelled (by `asyncio.timeout`, say) loses nothing: the next one goes on where it was.
+    An `anext` that is cancelled (by `asyncio.timeout`, say) loses nothing: the next one goes on where it was. For one
+    task at a time.
     """
 
     def __init__(self, http: httpx.AsyncClient, base_url: str, following: Following) -> None:
