@@ -59,11 +59,12 @@ contracts: $(READY) $(THIRD_PARTY) ## buf lint, and breaking changes since the l
 	@if [ -f protos/released.binpb ]; then $(BIN)/buf breaking protos --against protos/released.binpb; else echo "no release yet: nothing to compare the contracts with"; fi
 
 .PHONY: current
-current: $(READY) $(THIRD_PARTY) ## Generated stubs and OpenAPI are what the contracts say; migrations are what the tables say
+current: $(READY) $(THIRD_PARTY) ## Generated stubs, OpenAPI and client are what the contracts say; migrations are what the tables say
 	rm -rf build/gen && mkdir -p build/gen
 	$(MAKE) generate INTO=build/gen
 	@diff -r -x __pycache__ build/gen gen || { echo "gen/ is stale: run 'make proto' and commit"; exit 1; }
 	$(BIN)/python -m gateway.openapi --check gateway/openapi.json
+	$(BIN)/python clients/python/generate.py --check
 	$(BIN)/stratum schema --check
 
 bench: $(READY) ## What it costs, as ratios measured side by side: [PART=throughput|growth|latency|memory|feed] [EVENTS=5000]
@@ -78,10 +79,11 @@ faults: $(READY) ## A recording while everything goes wrong, compared with one i
 
 ##@ Change it
 .PHONY: proto generate format migrate release lock third-party
-proto: $(READY) $(THIRD_PARTY) ## Make gen/ and the OpenAPI file from protos/
+proto: $(READY) $(THIRD_PARTY) ## Make gen/, the OpenAPI file and the client from protos/
 	rm -rf gen/stratum
 	$(MAKE) generate INTO=gen
 	$(BIN)/python -m gateway.openapi --write gateway/openapi.json
+	$(BIN)/python clients/python/generate.py --write
 
 generate:
 	@$(BIN)/python -m grpc_tools.protoc -I protos -I build/third_party \

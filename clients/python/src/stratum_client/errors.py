@@ -32,7 +32,8 @@ class UnreadableAnswerError(StratumError):
 class SecretNotGivenError(StratumError):
     """The key was made, and its secret was in an answer that never arrived (or went to an earlier call).
 
-    A secret is given once. `answer.key` is the new key: revoke it, and rotate again.
+    A secret is given once. `answer.key` is the new key: rotate that one, by its id and with an overlap of `0s`. The old
+    key must not be rotated again: that successor would end when the old key does.
     """
 
     def __init__(self, answer: RotateOwnKeyResponse) -> None:

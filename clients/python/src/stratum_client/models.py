@@ -804,7 +804,7 @@ class LedgerEntry(Message, frozen=True, kw_only=True):
     """When the call, or the stretch, began."""
     key_id: str = ""
     method: str = ""
-    """ListSignals, StreamSignals, …"""
+    """ReadSignals, StreamSignals, …"""
     path: str = ""
     """Without the query."""
     status: int = 0
@@ -832,7 +832,7 @@ class QuoteUsageResponse(Message, frozen=True, kw_only=True):
     """What `quote` is answered."""
 
     method: str = ""
-    """ListSignals, StreamSignals, …"""
+    """ReadSignals, StreamSignals, …"""
     billable: bool = False
     """Whether the call is counted."""
     units: int = 0
