@@ -6,6 +6,8 @@ import os
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from errno import ENOSPC
+from io import RawIOBase
 from pathlib import Path
 
 import msgspec
@@ -47,11 +49,14 @@ class AsideFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         written = b"".join(self._written(piece) for piece in new)
         with self._path.open("ab", buffering=0) as file:
-            if os.fstat(file.fileno()).st_size + len(written) > self._most_bytes:
+            size = os.fstat(file.fileno()).st_size
+            if size + len(written) > self._most_bytes:
                 raise AsideFullError(f"{self._path} is full: look at what is in it, and move it away")
-            if file.write(written) != len(written):
-                raise OSError(None, "what cannot be read was not kept whole")
-            os.fdatasync(file.fileno())
+            try:
+                _write_whole(file, written)
+            except OSError:
+                file.truncate(size)  # or each attempt on a full disk would leave another half of a line
+                raise
         self._kept.update((piece.inode, piece.offset) for piece in new)
         return len(new)
 
@@ -74,3 +79,9 @@ class AsideFile:
             **content,
         }
         return msgspec.json.encode(entry) + b"\n"
+
+
+def _write_whole(file: RawIOBase, written: bytes) -> None:
+    if file.write(written) != len(written):
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
+    os.fdatasync(file.fileno())

@@ -103,7 +103,11 @@ class Health:
             if found is not self._rooms[of]:
                 say = {Room.ENOUGH: log.info, Room.SCARCE: log.warning, Room.NONE: log.error}[found]
                 say(
-                    "a disk's room has changed", of=of, room=found.value, free_ratio=round(ratio, 3), folder=str(folder)
+                    "the room on a disk has changed",
+                    of=of,
+                    room=found.value,
+                    free_ratio=round(ratio, 3),
+                    folder=str(folder),
                 )
                 self._rooms[of] = found
         return Room.NONE in self._rooms.values()
@@ -113,9 +117,8 @@ class Health:
         self.look_at_disks()
         full = [of for of, room in self._rooms.items() if room is Room.NONE]
         if full:
-            raise NotWellError(
-                f"less than {self._limits.disk_least_ratio:.0%} is free where {' and '.join(full)} is kept"
-            )
+            least = f"{self._limits.disk_least_ratio:.0%}"
+            raise NotWellError(f"less than {least} of a disk is free: {', '.join(full)}")
 
     async def check_lag(self) -> None:
         """Ready while the ledger is not far behind."""

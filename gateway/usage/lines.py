@@ -24,7 +24,7 @@ _LIVE = frozenset({None, False, "", "-", "false", "0", "live"})
 class Nothing(Enum):
     """Why a line that can be read does not concern the ledger."""
 
-    #: Nobody was let in: a public page, or a caller who was refused.
+    #: Nobody was let in: a public page, or a caller who was refused by the authorisation or before it.
     NOT_ADMITTED = "not admitted"
     #: A call without an answer yet; Envoy writes another line when it has one.
     NOT_ANSWERED = "not answered"
@@ -65,12 +65,14 @@ def read(line: bytes, gateway: str) -> Outcome:
         return Unreadable(str(error))
     account, key = _given(logged.account), _given(logged.key)
     request_id, method = _given(logged.request_id), _given(logged.method)
-    if not account:
+    # Where Envoy refuses a request before it has a route, the log shows the headers as the caller wrote them, and an
+    # account that he made up. Who is let in has a route.
+    if not (account and method):
         return Nothing.NOT_ADMITTED
     if not logged.status and logged.kind == _PERIODIC:
         return Nothing.NOT_ANSWERED
-    if not (key and request_id and method):
-        return Unreadable("an admitted call without its key, its request id or its method")
+    if not (key and request_id):
+        return Unreadable("an admitted call without its key or its request id")
     if logged.at.tzinfo is None:
         return Unreadable("a time without a zone")
     if logged.test not in _TEST and logged.test not in _LIVE:
