@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,10 @@ from services.shared.clock import utc_now
 from services.shared.logging import logger
 
 log = logger(__name__)
+
+
+#: What goes on failing is logged so often.
+TELL_AGAIN_AFTER = timedelta(seconds=30)
 
 
 class NotWellError(Exception):
@@ -66,6 +70,7 @@ class Health:
         self._oldest: datetime | None = None
         self._unread = 0
         self._failing: tuple[datetime, str] | None = None
+        self._told_at = utc_now()
         self._lagging = False
         metrics.lag_seconds.set_function(self.lag_seconds)
         for of, folder in folders.items():
@@ -80,9 +85,11 @@ class Health:
     def failed(self, error: BaseException, words: str) -> None:
         """A batch could not be done, and is begun anew."""
         metrics.failures.labels(type(error).__name__).inc()
-        if self._failing is None or self._failing[1] != words:
+        now = utc_now()
+        if self._failing is None or now - self._told_at > TELL_AGAIN_AFTER:
             log.warning("a batch failed and is begun anew", error=words)
-        self._failing = (self._failing[0] if self._failing else utc_now(), words)
+            self._told_at = now
+        self._failing = (self._failing[0] if self._failing else now, words)
         self._tell_lag()
 
     def done(self) -> None:

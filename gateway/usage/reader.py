@@ -136,7 +136,6 @@ class Reader:
             await asyncio.to_thread(self._store, batch, answer)
             _count(batch, answer)
             metrics.batch_seconds.observe(time.monotonic() - begun)
-            self._health.pending(None, total_unread(files))
         await self._rotation.step(files, self._scarce)
         return batch is not None
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from itertools import chain, count
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,10 @@ async def test_what_is_appended_is_in_the_ledger_and_its_offset_is_stored(tmp_pa
 
 async def test_whatever_kills_the_reader_and_however_billing_fails_nothing_is_lost(tmp_path, billing, reader_of):
     chance = random.Random(4)
-    moods = [Mood.WELL] * 6 + [Mood.FAILS, Mood.FAILS_AFTERWARDS, Mood.LATE, Mood.DIES_AFTERWARDS]
-    billing.mood = lambda: chance.choice(moods)
-    reader = reader_of(USAGE_BATCH_LINES="40")
+    mixed = [Mood.WELL] * 6 + [Mood.FAILS, Mood.FAILS_AFTERWARDS, Mood.LATE, Mood.DIES_AFTERWARDS]
+    moods = chain.from_iterable(chance.sample(mixed, len(mixed)) for _ in count())
+    billing.mood = lambda: next(moods)
+    reader = reader_of(USAGE_BATCH_LINES="100", USAGE_CALL_SECONDS="0.5")
     written: list[str] = []
     finished = asyncio.Event()
 
@@ -71,8 +73,7 @@ async def test_whatever_kills_the_reader_and_however_billing_fails_nothing_is_lo
         append(tmp_path, rest)
 
     writing = asyncio.create_task(write())
-    kills = 0
-    while kills < 12:
+    for _ in range(12):
         entered = len(billing.calls)
         reader.start()
 
@@ -80,19 +81,18 @@ async def test_whatever_kills_the_reader_and_however_billing_fails_nothing_is_lo
             return len(billing.calls) > entered
 
         await eventually(at_work, 30.0)
-        await asyncio.sleep(chance.uniform(0, 0.5))
+        await asyncio.sleep(chance.uniform(0, 0.5))  # not for something to happen: so that a kill falls anywhere
         reader.kill()
-        kills += 1
     finished.set()
     await writing
+    assert set(billing.moods) == set(Mood), "every way of failing was met"
+    billing.mood = lambda: Mood.WELL
     reader.start()
     await in_the_ledger(billing, written, within=60.0)
     assert set(billing.ledger) == set(written)
     assert billing.counts["recorded"] == len(written)
     assert billing.counts["repeated"] > 0
     assert billing.counts["conflicting"] == 0
-    assert set(billing.moods) == set(Mood), "every way of failing was met"
-    print(f"{kills} kills, {len(written)} lines, {dict(billing.counts)}, {billing.moods}")
 
 
 async def test_told_to_end_it_finishes_its_batch(tmp_path, billing, reader_of):

@@ -2,10 +2,11 @@
 
 import errno
 import os
+from contextlib import closing
 
 import pytest
 
-from gateway.usage.offset import PLACE_BYTES, OffsetFile, OffsetFileError, Position
+from gateway.usage.offset import OffsetFile, OffsetFileError, Position
 
 
 @pytest.fixture
@@ -18,48 +19,57 @@ def position(offset=100, name="access.jsonl"):
 
 
 def opened(path, gateway="g1", log="/log/access.jsonl"):
-    return OffsetFile.open(path, gateway, log)
+    return closing(OffsetFile.open(path, gateway, log))
 
 
-def reopened(file, path):
-    file.close()
-    return opened(path).positions
+def positions_in(path):
+    with opened(path) as file:
+        return file.positions
 
 
 def test_what_was_stored_last_is_there_again(path):
-    file = opened(path)
-    assert file.positions == ()
-    for offset in range(100, 600, 100):
-        file.store([position(offset)])
-    assert reopened(file, path) == (position(500),)
+    assert positions_in(path) == ()
+    with opened(path) as file:
+        for offset in range(100, 600, 100):
+            file.store([position(offset)])
+    assert positions_in(path) == (position(500),)
 
 
 def test_a_store_that_was_cut_off_leaves_the_one_before(path):
-    file = opened(path)
-    file.store([position(100)])
-    file.store([position(200)])
-    file.close()
+    with opened(path) as file:
+        file.store([position(100)])
+        file.store([position(200)])
     with path.open("r+b") as damaged:
         damaged.seek(60)  # in the first place, into which the second store went
         damaged.write(b"\0" * 40)
-    assert opened(path).positions == (position(100),)
+    assert positions_in(path) == (position(100),)
 
 
 def test_a_store_that_fails_leaves_the_one_before_and_can_be_repeated(path, monkeypatch):
-    file = opened(path)
-    file.store([position(100)])
-
     def full(descriptor, data, offset):
-        os.ftruncate(descriptor, 2 * PLACE_BYTES)  # as far as it got, which is nowhere
         raise OSError(errno.ENOSPC, "no space left on device")
 
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "pwrite", full)
-        with pytest.raises(OSError, match="no space"):
-            file.store([position(200)])
-    assert file.positions == (position(100),)
-    file.store([position(300)])
-    assert reopened(file, path) == (position(300),)
+    with opened(path) as file:
+        file.store([position(100)])
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "pwrite", full)
+            with pytest.raises(OSError, match="no space"):
+                file.store([position(200)])
+        assert file.positions == (position(100),)
+        file.store([position(300)])
+    assert positions_in(path) == (position(300),)
+
+
+def test_a_store_that_gets_only_half_through_leaves_the_one_before(path, monkeypatch):
+    written = os.pwrite
+
+    with opened(path) as file:
+        file.store([position(100)])
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "pwrite", lambda descriptor, data, at: written(descriptor, data[:150], at))
+            with pytest.raises(OSError, match="not written whole"):
+                file.store([position(200)])
+    assert positions_in(path) == (position(100),)
 
 
 def test_what_is_no_offset_file_is_refused_and_left_as_it_was(path):
@@ -71,28 +81,26 @@ def test_what_is_no_offset_file_is_refused_and_left_as_it_was(path):
 
 
 def test_the_offset_of_another_gateway_is_refused(path):
-    opened(path, "g1").close()
+    assert positions_in(path) == ()
     with pytest.raises(OffsetFileError, match=r"of the gateway g1, and this is .* of g2\. Give each gateway"):
         opened(path, "g2")
 
 
 def test_the_offset_of_another_log_is_refused(path):
-    opened(path).close()
+    assert positions_in(path) == ()
     with pytest.raises(OffsetFileError, match=r"is of the log /log/access\.jsonl .* this is /else/access\.jsonl"):
         opened(path, log="/else/access.jsonl")
 
 
 def test_two_readers_do_not_work_at_once(path):
-    first = opened(path)
-    with pytest.raises(OffsetFileError, match="another reader is at work"):
+    with opened(path), pytest.raises(OffsetFileError, match="another reader is at work"):
         opened(path)
-    first.close()
-    opened(path).close()
+    assert positions_in(path) == ()
 
 
 def test_more_logs_than_can_be_noted_are_an_error_and_not_a_broken_file(path):
-    file = opened(path)
-    file.store([position(100)])
-    with pytest.raises(OSError, match="too many logs"):
-        file.store([position(name=f"access.{number}.jsonl") for number in range(1000)])
-    assert reopened(file, path) == (position(100),)
+    with opened(path) as file:
+        file.store([position(100)])
+        with pytest.raises(OSError, match="too many logs"):
+            file.store([position(name=f"access.{number}.jsonl") for number in range(1000)])
+    assert positions_in(path) == (position(100),)
