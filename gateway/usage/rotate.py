@@ -87,7 +87,9 @@ class Rotation:
             self._watch(file, now)
             if file.ended and not file.unread():
                 self._finish(file)
-        if self._reopen is not None and not old and self._due(current, scarce):
+        # One at a time. What others put there stays, and must not keep the log from being rotated.
+        waiting = any(file.named and self._ours.fullmatch(file.name) for file in old)
+        if self._reopen is not None and not waiting and self._due(current, scarce):
             self._rename(current)
             await self._tell_envoy(self._reopen)
 

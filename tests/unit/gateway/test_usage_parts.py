@@ -300,6 +300,18 @@ async def test_logs_that_somebody_else_rotates_are_left_to_him(bench):
     assert bench.names() == ["access.jsonl", "access.jsonl.1"]
 
 
+async def test_logs_of_others_do_not_keep_ours_from_being_rotated(bench):
+    (bench.folder / "access.again.jsonl").write_bytes(a_line("again"))
+    bench.envoy.write(a_line("r1") * 10)
+    bench.read_all()
+    await bench.step()
+    for _ in range(3):
+        await bench.step(10.0)
+    assert bench.names() == ["access.again.jsonl", "access.jsonl"]
+    assert bench.envoy.told == 1
+    assert "again" in bench.read
+
+
 def test_a_batch_has_no_more_lines_than_told_and_ends_behind_the_last_of_them(bench):
     bench.envoy.write(a_line("open", account=None) + a_line("r1") + a_line("r2") + a_line("r3"))
     (file,) = bench.logs.look()
