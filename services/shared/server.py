@@ -100,9 +100,9 @@ async def serve(
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     reflection.enable_server_reflection([*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    stopping = _stop_signal()
+    stopping = stop_signal()
     async with AsyncExitStack() as stack:
-        metrics_port = await _serve_metrics(stack, config, readiness)
+        metrics_port = await serve_metrics(stack, config, readiness)
         grpc_port = server.add_insecure_port(f"{config.grpc_host}:{config.grpc_port}")
         await server.start()
         log.info("serving", grpc_port=grpc_port, metrics_port=metrics_port)
@@ -129,7 +129,8 @@ async def serve(
         log.info("ended")
 
 
-def _stop_signal() -> asyncio.Event:
+def stop_signal() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -176,7 +177,9 @@ async def _tell_health(servicer: health.aio.HealthServicer, names: Sequence[str]
         await asyncio.sleep(_READINESS_PERIOD_SECONDS)
 
 
-async def _serve_metrics(stack: AsyncExitStack, config: ServiceConfig, readiness: Readiness) -> int:
+async def serve_metrics(stack: AsyncExitStack, config: ServiceConfig, readiness: Readiness) -> int:
+    """Shows `/metrics`, `/readyz` and `/livez` until the stack ends; gives the port, which may have been any."""
+
     async def show_metrics(_request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
