@@ -27,6 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 DOCUMENT = json.loads(OPENAPI.read_text())
 FEED = "/api/v1/intel/signals"
 WATCH = "/api/v1/intel/signals:watch"
+PLACES = ("path", "query", "header")
 
 # Method, path, headers; HTTP status, gRPC code, reason.
 REFUSALS = {
@@ -158,18 +159,27 @@ async def test_answers_say_how_old_the_data_is(caller):
         assert not [name for name in answer.headers if name.lower().startswith(("grpc-", "x-envoy-"))]
 
 
-@pytest.mark.parametrize("path", [path for path in DOCUMENT["paths"] if path != WATCH])
-async def test_answers_are_what_the_openapi_file_says(caller, path):
-    operation = DOCUMENT["paths"][path]["get"]
-    asked = {one["name"]: one["example"] for one in operation["parameters"] if one["required"]}
-    in_path = {one["name"]: one["example"] for one in operation["parameters"] if one["in"] == "path"}
-    async with caller.get(
-        path.format(**in_path), params={k: v for k, v in asked.items() if k not in in_path}
+OPERATIONS = [
+    (verb, path)
+    for path, operations in DOCUMENT["paths"].items()
+    for verb, operation in operations.items()
+    if "application/json" in operation["responses"]["200"].get("content", {})
+]
+
+
+@pytest.mark.parametrize(("verb", "path"), OPERATIONS)
+async def test_answers_are_what_the_openapi_file_says(caller, verb, path):
+    operation = DOCUMENT["paths"][path][verb]
+    needed = [one for one in operation.get("parameters", []) if one.get("required")]
+    asked = {place: {one["name"]: one["example"] for one in needed if one["in"] == place} for place in PLACES}
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+    async with caller.request(
+        verb, path.format(**asked["path"]), params=asked["query"], headers=asked["header"], json=body
     ) as answer:
         assert answer.status == 200, await answer.text()
-        body = await answer.json()
+        said = await answer.json()
     schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
-    jsonschema.validate(body, {**schema, **DOCUMENT})
+    jsonschema.validate(said, {**schema, **DOCUMENT})
 
 
 async def test_a_full_signal_has_every_field_that_the_openapi_file_lists(caller):
