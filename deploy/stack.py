@@ -27,7 +27,7 @@ from deploy.home import KEY_PEPPERS, PRINCIPAL_KEYS, Home, Living, Ports, withou
 from deploy.local.envoy import Envoy
 from deploy.local.nats import NatsServer
 from deploy.local.postgres import PostgresServer
-from deploy.local.process import ServerFailedError
+from deploy.local.process import ServerFailedError, free_port
 from deploy.provider import served
 from deploy.recording import Recording, iso
 from deploy.replay_provider import ReplayProvider
@@ -40,6 +40,9 @@ WATCH_SECONDS = 0.25
 #: Our own variables, which mean nothing to a service.
 OURS = ("STRATUM_HOME", "STRATUM_PORT_BASE")
 PROVIDERS = "ODDS_API_"
+GATEWAY, USAGE = "gateway", "usage"
+#: The one that is asked, and the one that is asked when it is gone.
+AUTHORISERS = ("authz", "standby")
 
 
 class StackFailedError(ToldError):
@@ -93,6 +96,8 @@ class StackSettings:
     gateway: bool = True
     #: The recorded evening that test keys read; only with a gateway.
     sandbox: bool = True
+    #: Requests that one address may send in a second; twice as many at once.
+    address_requests_per_second: int = 100
     #: Put over the servers' own, such as `fsync`.
     postgres: Mapping[str, str] = field(default_factory=dict)
     #: Settings for every service, over those of the profile.
@@ -237,7 +242,7 @@ class Stack:
         watching = asyncio.create_task(self._watch())
         self._exit.push_async_callback(_cancelled, watching)
         if self.settings.gateway:
-            self._start_gateway()
+            self._start_edge()
         await self._await_ready()
         self._ready = True
         self.home.tell(self.living())
@@ -260,6 +265,8 @@ class Stack:
         self._household.add("nats", nats, self.home.folder / "nats" / "nats.log")
         self._say("preparing the schemas")
         schema.upgrade(self._postgres.url(), self.home.passwords())
+        if self._has_sandbox:
+            schema.upgrade_sandbox(self._postgres.url(), self.home.passwords())
         for ring in (PRINCIPAL_KEYS, KEY_PEPPERS):
             self.home.ring(ring)
 
@@ -303,7 +310,6 @@ class Stack:
             **self._common(name),
             "STRATUM_DATABASE_URL_FILE": str(url_file),
             "STRATUM_GRPC_PORT": str(getattr(ports, name)),
-            **self.settings.environment,
         }
         if name == "ingest":
             return environment | self._ingest_environment(provider_url)
@@ -331,6 +337,7 @@ class Stack:
             "STRATUM_METRICS_PORT": str(self._metrics_port(name)),
             "STRATUM_PRINCIPAL_KEYS_FILE": str(self.home.secrets / PRINCIPAL_KEYS),
             **profiles.settings(self.settings.profile),
+            **self.settings.environment,
         }
 
     def _peppers(self) -> dict[str, str]:
@@ -354,13 +361,87 @@ class Stack:
             "ODDS_API_POLL_INTERVAL_SECONDS": f"{market.cadence:g}",
         }
 
-    def _start_gateway(self) -> None:
+    def _start_edge(self) -> None:
+        """Who decides about callers, its standby, the recorded evening, the gateway, and the reader of its log."""
         ports = self.settings.ports
-        self._say("starting the gateway")
-        services = {name: ("127.0.0.1", int(getattr(ports, name))) for name in schema.SERVICES}
-        folder = self.home.folder / "gateway"
-        envoy = Envoy(folder, services, ports.gateway, ports.gateway_admin)
-        self._household.add("gateway", envoy, folder / "envoy.log")
+        for name in AUTHORISERS:
+            self._say(f"starting {name}")
+            self._start_program(name, "gateway.authz", self._authz_environment(name))
+        if self._has_sandbox:
+            self._say("starting the sandbox")
+            self._start_program("sandbox", "deploy.sandbox", self._sandbox_environment())
+        self._start_gateway("gateway", ports.gateway, ports.gateway_admin, ports.usage_metrics)
+
+    def _start_gateway(self, name: str, port: int, admin_port: int, usage_metrics: int) -> Envoy:
+        ports = self.settings.ports
+        self._say(f"starting {name.replace('-', ' ')}")
+        services = {service: ("127.0.0.1", int(getattr(ports, service))) for service in schema.SERVICES}
+        folder = self.home.folder / name
+        envoy = Envoy(
+            folder,
+            services,
+            port,
+            admin_port,
+            authz=[("127.0.0.1", int(getattr(ports, authoriser))) for authoriser in AUTHORISERS],
+            sandbox=("127.0.0.1", ports.sandbox) if self._has_sandbox else None,
+            address_requests_per_second=self.settings.address_requests_per_second,
+            address_burst=2 * self.settings.address_requests_per_second,
+        )
+        self._household.add(name, envoy, folder / "envoy.log")
+        reader = name.replace(GATEWAY, USAGE)
+        self._start_program(
+            reader, "gateway.usage", self._usage_environment(name, folder, envoy.gateway.admin_port, usage_metrics)
+        )
+        return envoy
+
+    async def add_gateway(self, name: str) -> str:
+        """Starts one gateway more, beside the first one and with a reader of its own; gives its address."""
+        envoy = await asyncio.to_thread(self._start_gateway, f"{GATEWAY}-{name}", free_port(), free_port(), free_port())
+        await self._await_ready()
+        self.home.tell(self.living())
+        return envoy.url
+
+    def _start_program(self, name: str, module: str, environment: dict[str, str]) -> None:
+        program = Program(
+            [sys.executable, "-m", module],
+            self.home.logs / f"{name}.log",
+            environment,
+            ready_url=f"http://127.0.0.1:{environment['STRATUM_METRICS_PORT']}/readyz",
+        )
+        self._household.add(name, program, program.log)
+
+    @property
+    def _has_sandbox(self) -> bool:
+        return self.settings.gateway and self.settings.sandbox
+
+    def _authz_environment(self, name: str) -> dict[str, str]:
+        return {
+            **self._common(name),
+            **self._peppers(),
+            "AUTHZ_PORT": str(getattr(self.settings.ports, name)),
+            "AUTHZ_BILLING_ADDRESS": self.billing_address,
+            "AUTHZ_COPY_PATH": str(self.home.secrets / f"{name}-table"),
+        }
+
+    def _sandbox_environment(self) -> dict[str, str]:
+        url = schema.service_url(self._postgres.url(), schema.SANDBOX, self.home.passwords(), schema.SANDBOX_DATABASE)
+        return {
+            **self._common("sandbox"),
+            "STRATUM_DATABASE_URL_FILE": str(self.home.keep_secret("sandbox-database-url", url)),
+            "STRATUM_GRPC_PORT": str(self.settings.ports.sandbox),
+        }
+
+    def _usage_environment(self, gateway: str, folder: Path, admin_port: int, metrics_port: int) -> dict[str, str]:
+        return {
+            **self._common(USAGE),
+            "STRATUM_METRICS_PORT": str(metrics_port),
+            "USAGE_LOG_FOLDER": str(folder),
+            "USAGE_OFFSET_FILE": str(folder / "usage.offset"),
+            "USAGE_UNREADABLE_FILE": str(folder / "usage.unreadable.jsonl"),
+            "USAGE_GATEWAY": gateway,
+            "USAGE_BILLING_ADDRESS": self.billing_address,
+            "USAGE_ENVOY_ADMIN_URL": f"http://127.0.0.1:{admin_port}",
+        }
 
     async def _keep(self) -> None:
         """Retention every hour, by the command that a cluster runs. What one run leaves, the next one does."""

@@ -57,18 +57,6 @@ def pages(document: Json, url: str) -> dict[str, str]:
     return {page.path: _whole(page, document, url) for page in PAGES}
 
 
-def page(document: Json, url: str) -> str:
-    """The reference alone."""
-    return pages(document, url)[REFERENCE]
-
-
-def write(folder: Path, document: Json, url: str) -> None:
-    """Writes every page into the folder: `index.html` for /docs, `errors.html` for /docs/errors."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, made in pages(document, url).items():
-        (folder / f"{path.removeprefix(ROOT).strip('/') or 'index'}.html").write_text(made)
-
-
 def _whole(page: Page, document: Json, url: str) -> str:
     if page.source:
         text = prose.page(_filled(source(page.source), document).replace(WRITTEN_URL, url))

@@ -1,14 +1,21 @@
-"""Stand-ins for the services: canned answers over real gRPC, behind the interceptor that the services use."""
+"""Stand-ins for the services: canned answers over real gRPC, behind the interceptor and the guard that services use."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc.aio
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from stratum.billing.v1 import access_service_pb2 as access
+from stratum.billing.v1 import access_service_pb2_grpc as access_grpc
+from stratum.billing.v1 import billing_service_pb2 as billing
+from stratum.billing.v1 import billing_service_pb2_grpc as billing_grpc
+from stratum.billing.v1.account_pb2 import Account, RateLimit
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 from stratum.consensus.v1 import consensus_service_pb2 as consensus
 from stratum.consensus.v1 import consensus_service_pb2_grpc as consensus_grpc
@@ -18,11 +25,19 @@ from stratum.signals.v1 import signal_pb2
 from stratum.signals.v1 import signals_service_pb2 as signals
 from stratum.signals.v1 import signals_service_pb2_grpc as signals_grpc
 
+from services.shared import api_keys
 from services.shared.errors import InvalidArgument, NotFound
+from services.shared.keyring import Keyring
+from services.shared.principal import Guard
 from services.shared.server import Interceptor
+from services.shared.testing import RING
 
 M = TypeVar("M", bound=Message)
 
+# The pepper under which tests keep keys.
+PEPPERS_WRITTEN = f"1:{'7b' * 32}"
+PEPPERS = Keyring.parse(PEPPERS_WRITTEN)
+SCOPES = ("signals:read", "markets:read", "account:read", "keys:write")
 # What must never reach a caller.
 SECRET = "postgresql://signals:hunter2@db:5432"  # noqa: S105 - planted, so that a leak is seen
 ETAG = 'W/"feed-17"'
@@ -59,32 +74,115 @@ def _fill(message: Any, field: Any, depth: int) -> None:
         filled(inner.add() if field.is_repeated else inner, depth - 1)
 
 
-class StandIns(
-    signals_grpc.SignalsServiceServicer, consensus_grpc.ConsensusServiceServicer, ingest_grpc.IngestServiceServicer
-):
-    """All three services on one port. What a call's `event_id` or `id` says decides how it ends; see `_misbehave`."""
+class Table:
+    """Billing's table of keys and accounts, for a test to fill. Every change is the next revision."""
 
     def __init__(self) -> None:
-        self.port = 0
+        self.revision = 0
+        self.epoch = "first"
+        self._accounts: dict[str, tuple[int, access.AccountAccess]] = {}
+        self._keys: dict[str, tuple[int, access.KeyAccess]] = {}
+
+    def account(self, account_id: str, requests: int = 6000, per_seconds: int = 60, **fields: Any) -> str:
+        """Puts an account that may do everything, but for the fields of AccountAccess that are given. Gives its id."""
+        said = access.AccountAccess(
+            account_id=account_id,
+            **{
+                "api_access_enabled": True,
+                "standing": Account.Standing.GOOD,
+                "rate_limit": RateLimit(requests=requests, per_seconds=per_seconds),
+                "period_start": Timestamp(seconds=1_767_225_600),
+                "period_end": Timestamp(seconds=1_769_904_000),
+                "included_units": 10_000,
+                **fields,
+            },
+        )
+        self.revision += 1
+        self._accounts[account_id] = (self.revision, said)
+        return account_id
+
+    def key(
+        self, key_id: str, account_id: str, scopes: Sequence[str] = SCOPES, *, live: bool = True, **fields: Any
+    ) -> str:
+        """Puts a new key, good for everything but for the fields of KeyAccess that are given. Gives its secret."""
+        secret = api_keys.made(api_keys.LIVE if live else api_keys.TEST)
+        version, digest = PEPPERS.sign(secret.encode())
+        said = access.KeyAccess(
+            key_id=key_id,
+            account_id=account_id,
+            **{"lineage": key_id, "pepper_version": version, "hash": digest, "live": live, "scopes": scopes, **fields},
+        )
+        self.revision += 1
+        self._keys[key_id] = (self.revision, said)
+        return secret
+
+    def alter_key(self, key_id: str, alter: Callable[[access.KeyAccess], object]) -> None:
+        """Lets `alter` change what is said of a key."""
+        said = access.KeyAccess()
+        said.CopyFrom(self._keys[key_id][1])
+        alter(said)
+        self.revision += 1
+        self._keys[key_id] = (self.revision, said)
+
+    def revoke(self, key_id: str) -> None:
+        """Ends a key now."""
+        self.alter_key(key_id, lambda said: said.revoked_at.FromSeconds(int(time.time())))
+
+    def answer(self, after_revision: int) -> access.GetAccessTableResponse:
+        """What billing says."""
+        complete = after_revision == 0 or after_revision > self.revision
+        behind = 0 if complete else after_revision
+        return access.GetAccessTableResponse(
+            revision=self.revision,
+            complete=complete,
+            accounts=[said for revision, said in self._accounts.values() if revision > behind],
+            keys=[said for revision, said in self._keys.values() if revision > behind],
+            epoch=self.epoch,
+        )
+
+
+class StandIns(
+    signals_grpc.SignalsServiceServicer,
+    consensus_grpc.ConsensusServiceServicer,
+    ingest_grpc.IngestServiceServicer,
+    billing_grpc.BillingServiceServicer,
+    access_grpc.AccessServiceServicer,
+):
+    """All services on one port. What a call's `event_id` or `id` says decides how it ends; see `_misbehave`."""
+
+    def __init__(self, port: int = 0) -> None:
+        """A port of 0 takes a free one."""
+        self.port = port
+        self.table = Table()
+        """Who may call; given out by AccessService."""
         self.requests: list[Any] = []
         """What arrived, oldest first."""
         self.metadata: list[dict[str, str]] = []
         """The metadata of each of them."""
         self.go_on = asyncio.Event()
         """A stream sends its first events at once, and the last ones when this is set."""
-        self._server = grpc.aio.server(interceptors=[Interceptor(default_deadline_seconds=60.0, guard=None)])
+        self._server = grpc.aio.server(interceptors=[Interceptor(default_deadline_seconds=60.0, guard=Guard(RING))])
 
     async def start(self) -> None:
-        """Listen on a free port of 127.0.0.1."""
+        """Listen on 127.0.0.1."""
         signals_grpc.add_SignalsServiceServicer_to_server(self, self._server)
         consensus_grpc.add_ConsensusServiceServicer_to_server(self, self._server)
         ingest_grpc.add_IngestServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        billing_grpc.add_BillingServiceServicer_to_server(self, self._server)
+        access_grpc.add_AccessServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 
     async def stop(self) -> None:
         """Hang up at once."""
         await self._server.stop(None)
+
+    async def ReadSignals(self, request: Any, context: Any) -> HttpBody:  # noqa: N802
+        answer = await self.ListSignals(request, context)
+        rendered = json_format.MessageToJson(
+            answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=None
+        )
+        return HttpBody(content_type="application/json", data=rendered.encode())
 
     async def ListSignals(self, request: Any, context: Any) -> signals.ListSignalsResponse:  # noqa: N802
         await self._received(request, context, *request.event_id)
@@ -128,6 +226,46 @@ class StandIns(
     async def GetFeedHealth(self, request: Any, context: Any) -> ingest.GetFeedHealthResponse:  # noqa: N802
         await self._received(request, context)
         return filled(ingest.GetFeedHealthResponse())
+
+    async def GetUsage(self, request: Any, context: Any) -> billing.GetUsageResponse:  # noqa: N802
+        await self._received(request, context)
+        return filled(billing.GetUsageResponse())
+
+    async def ListUsageLedger(self, request: Any, context: Any) -> billing.ListUsageLedgerResponse:  # noqa: N802
+        await self._received(request, context)
+        return filled(billing.ListUsageLedgerResponse())
+
+    async def ExportUsageLedger(self, request: Any, context: Any) -> AsyncIterator[HttpBody]:  # noqa: N802
+        await self._received(request, context)
+        yield HttpBody(content_type="text/csv", data=b"request_id,part\n")
+        yield HttpBody(data=b"a,0\n")
+
+    async def QuoteUsage(self, request: Any, context: Any) -> billing.QuoteUsageResponse:  # noqa: N802
+        await self._received(request, context)
+        return filled(billing.QuoteUsageResponse())
+
+    async def GetPlan(self, request: Any, context: Any) -> billing.GetPlanResponse:  # noqa: N802
+        await self._received(request, context)
+        return filled(billing.GetPlanResponse())
+
+    async def ListOwnKeys(self, request: Any, context: Any) -> billing.ListOwnKeysResponse:  # noqa: N802
+        await self._received(request, context)
+        return filled(billing.ListOwnKeysResponse())
+
+    async def RotateOwnKey(self, request: Any, context: Any) -> billing.RotateOwnKeyResponse:  # noqa: N802
+        await self._received(request, context)
+        return filled(billing.RotateOwnKeyResponse())
+
+    async def RevokeOwnKey(self, request: Any, context: Any) -> billing.RevokeOwnKeyResponse:  # noqa: N802
+        await self._received(request, context)
+        return filled(billing.RevokeOwnKeyResponse())
+
+    async def ReportLeakedKey(self, request: Any, context: Any) -> billing.ReportLeakedKeyResponse:  # noqa: N802
+        await self._received(request, context)
+        return billing.ReportLeakedKeyResponse(revoked=True)
+
+    async def GetAccessTable(self, request: Any, context: Any) -> access.GetAccessTableResponse:  # noqa: N802, ARG002
+        return self.table.answer(request.after_revision)
 
     async def _received(self, request: Any, context: Any, *wishes: str) -> None:
         self.requests.append(request)

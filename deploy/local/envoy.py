@@ -6,7 +6,7 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -24,10 +24,29 @@ class Envoy:
         port: int = 0,
         admin_port: int = 0,
         deadline_seconds: float = 10.0,
+        *,
+        authz: Sequence[tuple[str, int]] = (),
+        sandbox: tuple[str, int] | None = None,
+        name: str = "",
+        host: str = "127.0.0.1",
+        stream_flush_seconds: float = 60.0,
+        address_requests_per_second: int = 100,
+        address_burst: int = 200,
     ) -> None:
-        """`services`: host and gRPC port of ingest, consensus, signals. A port of 0 takes a free one and keeps it."""
+        """Everything as a Gateway has it, which see. A port of 0 takes a free one and keeps it."""
         self.gateway = Gateway(
-            folder.absolute(), services, port or free_port(), admin_port or free_port(), deadline_seconds
+            folder.absolute(),
+            services,
+            port or free_port(),
+            admin_port or free_port(),
+            deadline_seconds,
+            authz,
+            sandbox,
+            name,
+            host,
+            stream_flush_seconds,
+            address_requests_per_second,
+            address_burst,
         )
         self._log = self.gateway.folder / "envoy.log"
         self._process: subprocess.Popen[bytes] | None = None

@@ -51,6 +51,7 @@ function envoy_on_response(answer)
     headers:remove("grpc-message")
     headers:remove("grpc-accept-encoding")
   end
+  headers:remove("x-envoy-ratelimited")
   if status >= 400 then
     complete_error(answer, remembered["request_id"])
   elseif status == 200 and remembered["if_none_match"] then

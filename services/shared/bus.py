@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -35,6 +35,7 @@ from nats.js.api import (
 from services.shared import metrics
 from services.shared.config import PARTITIONS, ServiceConfig
 from services.shared.logging import logger
+from services.shared.tasks import end_tasks
 from services.shared.tracing import TRACEPARENT
 
 log = logger(__name__)
@@ -48,6 +49,9 @@ _PULL_EXPIRES_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 1.0
 #: Three heartbeats missed: the consumer or the server is gone.
 _SILENCE_SECONDS = 3.5
+#: How often it is looked whether the broker is connected, by who waits for it.
+_LOOK_SECONDS = 0.1
+_WAITING_AT_MOST = 10_000
 _FNV_OFFSET, _FNV_PRIME = 2166136261, 16777619
 _FORBIDDEN_IN_TOKEN = frozenset(".*> \t\r\n")
 
@@ -167,6 +171,11 @@ class Bus:
         self._monitor_url = monitor_url
         self._timeout = timeout_seconds
         self._readers: set[Reader] = set()
+
+    @property
+    def spoken(self) -> Spoken:
+        """The same connection, for what is heard now or never."""
+        return Spoken(self._client)
 
     async def ensure_stream(self, spec: StreamSpec) -> StreamState:
         """Makes the stream, or brings its limits up to date; the messages in it stay."""
@@ -368,6 +377,65 @@ class Bus:
             raise BusError("JetStream does not sync its writes: set sync_interval: always")
 
 
+class Spoken:
+    """What is said on the bus and kept nowhere: whoever listens now hears it, and nobody else ever will.
+
+    Good for waking somebody up, and for what is said again soon. A stream's subjects are heard like any other: who
+    listens to `accounts.>` hears what is published to ACCOUNTS, as it is published.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker is connected now. What is said while it is not is lost."""
+        return self._client.is_connected
+
+    async def connected(self) -> None:
+        """Returns when the broker is connected."""
+        while not self._client.is_connected:  # noqa: ASYNC110 - the client tells it only to whoever opened it
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    @asynccontextmanager
+    async def hearing(self, subject: str, heard: Callable[[Msg], Awaitable[None]]) -> AsyncIterator[None]:
+        """Calls `heard` with each message of a subject, one after the other, within the block; `*` and `>` are
+        wildcards. Begins when the broker is connected, and goes on by itself when it is back after an absence.
+
+        Beyond 10,000 messages that wait to be heard, new ones are dropped.
+        """
+        await self.connected()
+        try:
+            subscription = await self._client.subscribe(subject, cb=heard, pending_msgs_limit=_WAITING_AT_MOST)
+        except nats.errors.Error as error:
+            raise BusError(f"{subject} cannot be heard: {error}") from error
+        try:
+            yield
+        finally:
+            with suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+
+    async def say(self, subject: str, payload: bytes) -> None:
+        """Says something once. Raises BusError where it is known that nobody can hear it."""
+        if not self._client.is_connected:
+            # The client would keep it and send it later, when it is no longer true.
+            raise BusError("the broker is not connected")
+        try:
+            await self._client.publish(subject, payload)
+        except nats.errors.Error as error:
+            raise BusError(f"{subject} could not be said: {error}") from error
+
+    async def ask(self, subject: str, payload: bytes, deadline_seconds: float) -> bytes:
+        """The first answer to a question. Raises BusError when there is none in time, at once where nobody listens."""
+        if not self._client.is_connected:
+            raise BusError("the broker is not connected")
+        try:
+            answer = await self._client.request(subject, payload, timeout=deadline_seconds)
+        except nats.errors.Error as error:
+            raise BusError(f"{subject} is not answered: {error or type(error).__name__}") from error
+        return answer.data
+
+
 class Reader:
     """Messages of a stream in order, fetched ahead of need and never more than the window."""
 
@@ -511,29 +579,62 @@ async def open_bus(config: ServiceConfig) -> AsyncIterator[Bus]:
         if bus is not None:
             bus.lost()
 
-    async def found() -> None:
-        log.info("the broker is back")
-
-    async def failed(error: Exception) -> None:
-        log.warning("the broker's client reports", error=str(error) or type(error).__name__)
-
     try:
         async with asyncio.timeout(60.0):
-            await client.connect(
-                servers=[config.nats_url],
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # the client sleeps this long; fractions are fine
-                ping_interval=5,
-                disconnected_cb=lost,
-                reconnected_cb=found,
-                error_cb=failed,
-            )
+            await _connect(client, config, lost)
     except TimeoutError:
         raise BusError("the broker cannot be reached") from None
     bus = Bus(client, config.nats_monitor_url, config.nats_timeout_seconds, config.nats_stream_max_bytes)
     try:
         yield bus
     finally:
-        with suppress(nats.errors.Error, TimeoutError):
-            async with asyncio.timeout(config.nats_timeout_seconds):
-                await client.close()
+        await _close(client, config)
+
+
+@asynccontextmanager
+async def open_spoken(config: ServiceConfig) -> AsyncIterator[Spoken]:
+    """The same for whoever gets on without a broker: waits for none, and is connected as soon as there is one."""
+    client = Client()
+
+    async def lost() -> None:
+        if not client.is_closed:
+            log.warning("the broker is gone")
+
+    connecting = asyncio.create_task(_connect(client, config, lost))
+    try:
+        yield Spoken(client)
+    finally:
+        await end_tasks([connecting])
+        await _close(client, config)
+
+
+async def _connect(client: Client, config: ServiceConfig, lost: Callable[[], Awaitable[None]]) -> None:
+    told = ""
+
+    async def found() -> None:
+        nonlocal told
+        told = ""
+        log.info("the broker is back")
+
+    async def failed(error: Exception) -> None:
+        nonlocal told
+        said = str(error) or type(error).__name__
+        if said != told:  # it reports every attempt, four a second
+            log.warning("the broker's client reports", error=said)
+        told = said
+
+    await client.connect(
+        servers=[config.nats_url],
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.25,  # type: ignore[arg-type]  # the client sleeps this long; fractions are fine
+        ping_interval=5,
+        disconnected_cb=lost,
+        reconnected_cb=found,
+        error_cb=failed,
+    )
+
+
+async def _close(client: Client, config: ServiceConfig) -> None:
+    with suppress(nats.errors.Error, TimeoutError):
+        async with asyncio.timeout(config.nats_timeout_seconds):
+            await client.close()

@@ -27,15 +27,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 DOCUMENT = json.loads(OPENAPI.read_text())
 FEED = "/api/v1/intel/signals"
 WATCH = "/api/v1/intel/signals:watch"
+PLACES = ("path", "query", "header")
 
 # Method, path, headers; HTTP status, gRPC code, reason.
 REFUSALS = {
     "a domain error": ("GET", f"{FEED}/missing", {}, 404, 5, "SIGNAL_NOT_FOUND"),
     "a domain error before a stream": ("GET", f"{WATCH}?after=unreadable", {}, 400, 3, "INVALID_CURSOR"),
-    "a domain error to a caller that says gRPC": (
+    "a content type that means nothing": (
         "GET",
         f"{FEED}/missing",
-        {"content-type": "application/grpc"},
+        {"content-type": "text/xml"},
         404,
         5,
         "SIGNAL_NOT_FOUND",
@@ -59,6 +60,11 @@ REFUSALS = {
 }
 
 
+def key(secret):
+    """The headers of a call with a key."""
+    return {"authorization": f"Bearer {secret}"}
+
+
 @pytest.mark.parametrize("what", REFUSALS)
 async def test_every_refusal_is_json_with_the_same_four_fields(caller, gateway, what):
     method, path, headers, status, code, reason = REFUSALS[what]
@@ -77,8 +83,8 @@ async def test_a_body_without_end_is_refused_with_the_same_four_fields(caller):
 
 
 @pytest.mark.parametrize("path", [FEED, f"{FEED}/a", WATCH, "/api/v1/intel/games", "/api/v1/intel/health"])
-async def test_a_service_that_is_down_is_503_with_the_same_four_fields(lonely_gateway, path):
-    async with aiohttp.ClientSession(lonely_gateway.url) as session, session.get(path) as answer:
+async def test_a_service_that_is_down_is_503_with_the_same_four_fields(lonely_gateway, secret, path):
+    async with aiohttp.ClientSession(lonely_gateway.url) as session, session.get(path, headers=key(secret)) as answer:
         error = await answer.json()
     assert (answer.status, error["code"], error["details"][0]["reason"]) == (503, 14, "UNAVAILABLE")
     assert not {"refused", "upstream", "reset"} & set(error["message"].split())
@@ -113,7 +119,9 @@ async def test_what_only_we_may_say_is_removed_when_a_caller_says_it(caller, sta
         assert UUID(answer.headers["x-request-id"])
     arrived = stand_ins.metadata[-1]
     assert arrived["x-request-id"] == answer.headers["x-request-id"]
-    assert not [name for name in arrived if name.startswith("x-stratum-")]
+    ours = {"x-stratum-principal", "x-stratum-account", "x-stratum-key", "x-stratum-environment"}
+    assert {name for name in arrived if name.startswith("x-stratum-")} == ours
+    assert "authorization" not in arrived
     assert not set(said.values()) & set(arrived.values())
 
 
@@ -151,18 +159,27 @@ async def test_answers_say_how_old_the_data_is(caller):
         assert not [name for name in answer.headers if name.lower().startswith(("grpc-", "x-envoy-"))]
 
 
-@pytest.mark.parametrize("path", [path for path in DOCUMENT["paths"] if path != WATCH])
-async def test_answers_are_what_the_openapi_file_says(caller, path):
-    operation = DOCUMENT["paths"][path]["get"]
-    asked = {one["name"]: one["example"] for one in operation["parameters"] if one["required"]}
-    in_path = {one["name"]: one["example"] for one in operation["parameters"] if one["in"] == "path"}
-    async with caller.get(
-        path.format(**in_path), params={k: v for k, v in asked.items() if k not in in_path}
+OPERATIONS = [
+    (verb, path)
+    for path, operations in DOCUMENT["paths"].items()
+    for verb, operation in operations.items()
+    if "application/json" in operation["responses"]["200"].get("content", {})
+]
+
+
+@pytest.mark.parametrize(("verb", "path"), OPERATIONS)
+async def test_answers_are_what_the_openapi_file_says(caller, verb, path):
+    operation = DOCUMENT["paths"][path][verb]
+    needed = [one for one in operation.get("parameters", []) if one.get("required")]
+    asked = {place: {one["name"]: one["example"] for one in needed if one["in"] == place} for place in PLACES}
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+    async with caller.request(
+        verb, path.format(**asked["path"]), params=asked["query"], headers=asked["header"], json=body
     ) as answer:
         assert answer.status == 200, await answer.text()
-        body = await answer.json()
+        said = await answer.json()
     schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
-    jsonschema.validate(body, {**schema, **DOCUMENT})
+    jsonschema.validate(said, {**schema, **DOCUMENT})
 
 
 async def test_a_full_signal_has_every_field_that_the_openapi_file_lists(caller):
@@ -256,13 +273,16 @@ async def test_the_examples_of_the_reference_page_call_this_gateway(caller, gate
 async def test_every_call_is_in_the_access_log_with_what_was_asked(caller, gateway):
     async with caller.get(f"{FEED}/missing?") as answer:
         request_id = answer.headers["x-request-id"]
-    log = gateway.gateway.folder / "access.jsonl"
+    log = gateway.gateway.access_log
 
     async def written():
         return next((line for line in log.read_text().splitlines() if request_id in line), None)
 
     entry = json.loads(await eventually(written))
-    assert (entry["method"], entry["status"], entry["route"]) == ("GET", 404, "signals")
+    assert (entry["verb"], entry["status"], entry["path"]) == ("GET", 404, f"{FEED}/missing")
+    assert entry["method"] == "stratum.signals.v1.SignalsService/GetSignal"
+    assert (entry["account"], entry["key"], entry["test"]) == ("acct_known", "key_known", "live")
+    assert entry["kind"] == "DownstreamEnd"
     assert entry["path"].startswith(f"{FEED}/missing")
 
 

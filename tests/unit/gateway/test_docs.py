@@ -123,14 +123,6 @@ def test_nothing_that_was_to_be_filled_in_is_left(path):
     assert docs.WRITTEN_URL not in PAGES[path]
 
 
-def test_each_page_is_a_file_of_its_own(tmp_path):
-    docs.write(tmp_path / "docs", DOCUMENT, URL)
-    written = {file.name: file.read_text() for file in (tmp_path / "docs").iterdir()}
-    assert written["index.html"] == PAGES["/docs"]
-    assert written["limits-and-metering.html"] == PAGES["/docs/limits-and-metering"]
-    assert len(written) == len(PAGES)
-
-
 def test_links_between_the_files_are_links_between_the_pages():
     assert prose.place("errors.md#internal") == "/docs/errors#internal"
     assert prose.place("index.md") == "/docs"
@@ -182,10 +174,6 @@ def test_every_operation_says_its_scope_and_its_cost():
             scopes = [scope for needed in told[0]["security"] for scope in needed["key"]] or ["no key"]
             assert f"Scope: {', '.join(scopes)}" in facts
             assert told[0]["x-cost"] in facts
-
-
-def test_the_page_that_is_asked_for_alone_is_the_reference():
-    assert docs.page(DOCUMENT, URL) == REFERENCE
 
 
 # Examples.
