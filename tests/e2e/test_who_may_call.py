@@ -336,6 +336,29 @@ async def test_a_body_that_is_too_long_is_refused(gateway, secrets):
             assert (answer.status, reason(await answer.read())) == (413, "REQUEST_TOO_LARGE")
 
 
+@pytest.mark.parametrize("body", [b"{}", b" " * 1000])
+@pytest.mark.parametrize("path", [FEED, PLAN, "/healthz"])
+async def test_who_only_reads_sends_no_body(gateway, secrets, stand_ins, path, body):
+    before = len(stand_ins.requests)
+    async with aiohttp.ClientSession(gateway.url) as session:
+        headers = {"authorization": f"Bearer {secrets['good']}"}
+        async with session.get(path, data=body, headers=headers) as answer:
+            assert (answer.status, reason(await answer.read())) == (413, "REQUEST_TOO_LARGE")
+    assert len(stand_ins.requests) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [(ROTATE, {"key_id": "key_other"}), (f"{ROTATE}?key_id=key_other", {}), (ROTATE, "not an object")]
+)
+async def test_what_a_path_names_is_not_named_differently(gateway, secrets, stand_ins, path, body):
+    before = len(stand_ins.requests)
+    async with aiohttp.ClientSession(gateway.url) as session:
+        headers = {"authorization": f"Bearer {secrets['good']}"}
+        async with session.post(path, json=body, headers=headers) as answer:
+            assert (answer.status, reason(await answer.read())) == (400, "INVALID_ARGUMENT")
+    assert len(stand_ins.requests) == before
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
