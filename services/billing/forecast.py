@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from services.billing.rating import cost_cents
 
@@ -36,8 +36,10 @@ class Forecast:
 
 
 def pace_begins(period_start: datetime, now: datetime) -> datetime:
-    """From when on the pace is taken."""
-    return max(period_start, now - PACE_WINDOW)
+    """From when on the pace is taken, in UTC: seven days back and from the beginning of that day, because days are what
+    is counted; not before the period's own beginning."""
+    day = (now - PACE_WINDOW).astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return max(period_start.astimezone(UTC), day)
 
 
 def forecast(standing: Standing, recent_units: int, since: datetime, now: datetime, period_end: datetime) -> Forecast:

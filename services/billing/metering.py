@@ -84,9 +84,10 @@ class MeteringApi(MeteringServiceServicer):
 class Sealer:
     """Closes hours. Several may run: each hour is closed by one of them."""
 
-    def __init__(self, ledger: Ledger, clock: Clock = utc_now) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock = utc_now, every_seconds: float = SEAL_EVERY_SECONDS) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._every_seconds = every_seconds
 
     async def run(self) -> None:
         """Closes what is due, each minute, for ever. A failure is logged, and the next minute tries again.
@@ -95,7 +96,7 @@ class Sealer:
         that are due then are closed with it.
         """
         while True:
-            await asyncio.sleep(SEAL_EVERY_SECONDS)
+            await asyncio.sleep(self._every_seconds)
             try:
                 await self.seal_due()
             except (SQLAlchemyError, OSError) as error:

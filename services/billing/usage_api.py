@@ -14,7 +14,6 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import ServicerContext
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.billing.v1 import billing_service_pb2
 from stratum.billing.v1.billing_service_pb2 import (
     DayUsage,
@@ -29,7 +28,7 @@ from stratum.common.v1.error_reason_pb2 import ErrorReason
 from services.billing.counting import Period
 from services.billing.forecast import Standing, forecast, pace_begins
 from services.billing.ledger import period_at
-from services.billing.rating import STRETCH, cost_cents, hour_of
+from services.billing.rating import FURTHEST_AHEAD, STRETCH, cost_cents
 from services.shared import contracts, paging, principal
 from services.shared.clock import utc_now
 from services.shared.database import Database
@@ -42,7 +41,7 @@ Context = ServicerContext[Any, Any]
 EXPORT_ROWS = 1000
 #: Which periods may be asked for: none before there was a product, and none that is further ahead than the longest one.
 _EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
-_FURTHEST_AHEAD = timedelta(days=366)
+_LONGEST_AHEAD = timedelta(days=366)
 _LARGEST = 2**31 - 1
 
 _ONE_STATE = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -54,11 +53,6 @@ _DAYS = text(
 _NOTICES = text(
     "SELECT threshold_percent, reached_at, used_units, included_units FROM billing.usage_notice "
     "WHERE account_id = :account_id AND period_start = :period_start ORDER BY threshold_percent"
-)
-#: By the hour under which units are billed, which is nearly always their own.
-_RECENT_UNITS = text(
-    "SELECT coalesce(sum(units), 0)::bigint FROM billing.usage_rollup "
-    "WHERE account_id = :account_id AND hour >= :since AND period_start = :period_start"
 )
 _ENTRY = (
     "started_at, request_id, part, key_id, method, path, status, units, overage_units, billed_hour, late "
@@ -150,7 +144,7 @@ class UsageApi:
     ) -> AsyncIterator[HttpBody]:
         account_id, now = principal.partner().account_id, self._clock()
         # Without an end of its own an export would go on as long as its reader makes calls.
-        until = _time("until", request.until) if request.HasField("until") else now
+        until = _time("until", request.until) if request.HasField("until") else now + FURTHEST_AHEAD
         if request.HasField("since"):
             since = _time("since", request.since)
         else:
@@ -210,7 +204,7 @@ class UsageApi:
         (ACCOUNT_NOT_FOUND), and InvalidArgument for a time that no period is asked of."""
         now = self._clock()
         moment = now if at is None else at
-        if not _EARLIEST <= moment <= now + _FURTHEST_AHEAD:
+        if not _EARLIEST <= moment <= now + _LONGEST_AHEAD:
             raise _wrong("at", "is no time that a period is known of")
         async with self._database.begin() as connection:
             # Everything as of one moment, so that the sums agree.
@@ -221,7 +215,6 @@ class UsageApi:
             days = {"first": period.start.astimezone(UTC).date(), "last": period.end.astimezone(UTC).date()}
             used = (await connection.execute(_DAYS, {**of_period, **days})).all()
             notices = (await connection.execute(_NOTICES, of_period)).all()
-            coming = await _forecast(connection, period, now, notices)
         summary = UsageSummary(
             account_id=account_id,
             period_start=_stamp(period.start),
@@ -244,23 +237,18 @@ class UsageApi:
                 for row in notices
             ],
         )
-        if coming is not None:
+        if (coming := _forecast(period, used, now, notices)) is not None:
             summary.forecast.CopyFrom(coming)
         return summary
 
 
-async def _forecast(
-    connection: AsyncConnection, period: Period, now: datetime, notices: Sequence[Any]
-) -> UsageForecast | None:
+def _forecast(period: Period, used: Sequence[Any], now: datetime, notices: Sequence[Any]) -> UsageForecast | None:
     if not period.start <= now < period.end:
         return None
-    since = max(period.start, hour_of(pace_begins(period.start, now)))
-    recent = await connection.scalar(
-        _RECENT_UNITS,
-        {"account_id": period.account_id, "period_start": period.start, "since": hour_of(since)},
-    )
+    since = pace_begins(period.start, now)
+    recent = sum(row.units for row in used if row.day >= since.date())
     standing = Standing(period.used_units, period.overage_units, period.soft_limit, period.overage_rate_cents)
-    coming = forecast(standing, recent or 0, since, now, period.end)
+    coming = forecast(standing, recent, since, now, period.end)
     reached_at = coming.limit_reached_at
     if period.used_units >= period.soft_limit:
         reached_at = next((row.reached_at for row in notices if row.threshold_percent == 100), None)
