@@ -34,7 +34,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Period:
+class AccountPeriod:
     """One period of an account, and what is counted in it so far."""
 
     account_id: str
@@ -49,18 +49,15 @@ class Period:
 class Periods:
     """The periods of some accounts: those that are kept, and those that begin with the next line."""
 
-    def __init__(self, plans: Mapping[str, Plan], kept: Iterable[Period], now: datetime) -> None:
+    def __init__(self, plans: Mapping[str, Plan], kept: Iterable[AccountPeriod]) -> None:
         """`kept`: of each account those that ended within a year before the earliest moment that is asked for, and all
-        later ones. Those that are not over take on their account's present limit; what is over stays as it was."""
+        later ones. Their limits are their own: whoever changes an account's writes it into the period that it is in."""
         self._plans = plans
-        self._of: defaultdict[str, list[Period]] = defaultdict(list)
+        self._of: defaultdict[str, list[AccountPeriod]] = defaultdict(list)
         for period in kept:
-            plan = plans[period.account_id]
-            if period.end > now:
-                period.soft_limit, period.overage_rate_cents = plan.soft_limit, plan.overage_rate_cents
             self._of[period.account_id].append(period)
 
-    def at(self, account_id: str, moment: datetime) -> Period:
+    def at(self, account_id: str, moment: datetime) -> AccountPeriod:
         """The period that holds a moment. One that is kept comes before one that is computed, and a computed one is cut
         where it would overlap with a kept one, as it may when the plan has changed: no moment is in two periods."""
         kept = self._of[account_id]
@@ -74,7 +71,7 @@ class Periods:
                 start = max(start, period.end)
             else:
                 end = min(end, period.start)
-        begun = Period(account_id, start, end, plan.soft_limit, plan.overage_rate_cents)
+        begun = AccountPeriod(account_id, start, end, plan.soft_limit, plan.overage_rate_cents)
         # Lines come by account in runs, so the newest is asked for first.
         kept.insert(0, begun)
         return begun
@@ -178,7 +175,7 @@ class HourSum:
 class Growth:
     """What is added to one period."""
 
-    period: Period
+    period: AccountPeriod
     units: int = 0
     overage_units: int = 0
     #: Thresholds, in percent, that are reached now, and when: the start of the call that did it. The first call also

@@ -2,8 +2,8 @@
 
 Counting a batch is one transaction: rows, sums, notices and what is said of them are there together or not at all, and
 whatever dies in between, the same batch can come again. Whoever counts takes locks in this order, so that nobody waits
-in a circle: the clock (shared), the accounts by their id, days that have to be made, rows by their key, and last the
-access table and the outbox, which is the announcer's.
+in a circle: the clock (shared), the accounts by their id, what belongs to these accounts, days that have to be made,
+rows by their key, and last the access table and the outbox, which are the announcer's.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 from services.billing import anomaly
 from services.billing.anomaly import Anomaly
 from services.billing.counting import (
+    AccountPeriod,
     Counted,
     Entry,
     Facts,
     Growth,
-    Period,
     Periods,
     Plan,
     RowKey,
@@ -37,7 +37,6 @@ from services.billing.counting import (
 )
 from services.billing.rating import KeyFacts, Line, MethodKind, Part, Unrated, rate
 from services.billing.tables import days
-from services.shared.bus import partition_of
 from services.shared.database import Database
 from services.shared.errors import NotFound, Unavailable
 from services.shared.identity import hashed_id, milliseconds
@@ -55,16 +54,19 @@ _ACCOUNTS_AT_ONCE = 100
 
 
 class Announcer(Protocol):
-    """How what changes is said to others, inside the caller's transaction."""
+    """How what changes is said to others. Whoever says something is alone with that from then on until his commit, so
+    it comes last in a transaction."""
 
     async def changed(self, connection: AsyncConnection, account_ids: Sequence[str]) -> None:
-        """Gives the accounts the access table's next revision and says so. Before any `say` of the same transaction: it
-        takes the lock under which everybody else who changes something waits, and the accounts' places in the
-        outbox."""
+        """Gives accounts that the caller holds the access table's next revision, and says so."""
         ...
 
     async def say(self, connection: AsyncConnection, event: AccountEvent) -> None:
-        """Puts an event behind all earlier ones of its account."""
+        """Keeps an event in the caller's transaction, behind all earlier ones of its account."""
+        ...
+
+    def committed(self) -> None:
+        """Says that a transaction which said something is committed, so that it leaves at once."""
         ...
 
 
@@ -117,8 +119,8 @@ _SHARE_CLOCK = text(f"SELECT pg_advisory_xact_lock_shared({_CLOCK_LOCK})")
 _STOP_CLOCK = text(f"SELECT pg_advisory_xact_lock({_CLOCK_LOCK})")
 
 _PLAN_COLUMNS = "id, period_anchor, api_plan_code, api_usage_soft_limit, api_overage_rate_cents"
-#: Every transaction that counts for an account, or changes it, waits here for the one before it. A key that refers to
-#: the account may be made meanwhile.
+#: Every transaction that counts for an account, or changes it or its keys, waits here for the one before it. A key that
+#: refers to the account may be made meanwhile.
 _LOCK_ACCOUNTS = text(
     f"SELECT {_PLAN_COLUMNS} FROM billing.account WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id FOR NO KEY UPDATE"
 )
@@ -214,13 +216,11 @@ _KEEP_UNRATED = text(
     + _unnest(request_id="text", reason="text", line="bytea")
     + " ORDER BY request_id ON CONFLICT DO NOTHING"
 )
-#: Locked by their id first, because an update takes its rows in any order. Nothing else is held meanwhile.
+#: Whoever changes a key holds its account, as we do.
 _NOTE_USE = text(
-    "WITH used AS (SELECT key.id, given.last_used_at FROM billing.api_key AS key JOIN "
+    "UPDATE billing.api_key AS key SET last_used_at = given.last_used_at FROM "
     + _unnest(id="text", last_used_at="timestamptz")
-    + " ON given.id = key.id ORDER BY key.id FOR NO KEY UPDATE OF key) "
-    "UPDATE billing.api_key AS key SET last_used_at = used.last_used_at FROM used "
-    "WHERE key.id = used.id AND (key.last_used_at IS NULL OR key.last_used_at < used.last_used_at)"
+    + " WHERE key.id = given.id AND (key.last_used_at IS NULL OR key.last_used_at < given.last_used_at)"
 )
 
 _ADVANCE_CLOCK = text("UPDATE billing.usage_clock SET sealed_until = :until WHERE sealed_until = :hour")
@@ -238,10 +238,6 @@ _ADD_ANOMALIES = text(
     "SELECT account_id, :hour, kind, units, :now FROM "
     + _unnest(account_id="text", kind="text", units="bigint")
     + " ORDER BY account_id ON CONFLICT DO NOTHING RETURNING account_id"
-)
-_SET_LIMITS = text(
-    "UPDATE billing.usage_period SET soft_limit = :soft_limit, overage_rate_cents = :overage_rate_cents "
-    "WHERE account_id = :account_id AND period_end > :now"
 )
 
 
@@ -265,17 +261,14 @@ class Ledger:
                 stop=stop_after_attempt(_ATTEMPTS), retry=retry_if_exception_type(_OvertakenError), reraise=True
             ):
                 with attempt:
-                    recorded, used = await self._record(lines, now)
+                    recorded = await self._record(lines, now)
         except _OvertakenError:
             raise Unavailable(ErrorReason.UNAVAILABLE, "other lines of the same requests come in between") from None
-        if used:
-            # A transaction of its own: whoever rotates a key holds its row and waits for the account's, which we have
-            # held until now. If we die before, the batch comes again.
-            async with self._database.reading() as connection:
-                await connection.execute(_NOTE_USE, {"id": list(used), "last_used_at": list(used.values())})
+        if recorded.units:
+            self._announcer.committed()
         return recorded
 
-    async def _record(self, lines: Sequence[LineToCount], now: datetime) -> tuple[Recorded, dict[str, datetime]]:
+    async def _record(self, lines: Sequence[LineToCount], now: datetime) -> Recorded:
         async with self._database.begin() as connection:
             await connection.execute(_SHARE_CLOCK)
             # A statement of its own: one that had waited for the lock would see the clock as it was before.
@@ -296,13 +289,15 @@ class Ledger:
                     used[each.line.key_id] = last
             await _keep_unrated(connection, recorded.unrated, now)
             if not rated:
-                return recorded, used
+                return recorded
+            # A repeat notes it as well, and changes nothing.
+            await connection.execute(_NOTE_USE, {"id": list(used), "last_used_at": list(used.values())})
             sifted = sift(rated, await _known(connection, rated))
             recorded.recorded, recorded.repeated = sifted.recorded, sifted.repeated
             recorded.conflicting = sifted.conflicting
             if sifted.new:
                 await self._count(connection, sifted, plans, sealed_until, now, recorded)
-        return recorded, used
+        return recorded
 
     async def _count(
         self,
@@ -316,7 +311,7 @@ class Ledger:
         moments = [part.started_at for _, part in sifted.new]
         accounts = {line.account_id for line, _ in sifted.new}
         kept = await _periods(connection, accounts, min(moments))
-        counted = count(sifted.new, Periods(plans, kept, now), sealed_until)
+        counted = count(sifted.new, Periods(plans, kept), sealed_until)
         await days.keep(connection, moments)
         await _add_entries(connection, counted.entries, now)
         await _add_sums(connection, counted)
@@ -353,9 +348,10 @@ class Ledger:
                 return None
             rollups = (await connection.execute(_SEAL, {**span, "now": now})).rowcount
             said = await _add_anomalies(connection, found, hour, now)
-            # In the order of the outbox's parts, as everybody takes them.
-            for account_id in sorted(said, key=lambda account_id: (partition_of(account_id), account_id)):
+            for account_id in sorted(said):
                 await self._announcer.say(connection, _anomaly_event(account_id, hour, found[account_id], now))
+        if said:
+            self._announcer.committed()
         return SealedHour(hour, rollups, {account_id: found[account_id] for account_id in said})
 
     async def _anomalies(self, hour: datetime) -> dict[str, Anomaly]:
@@ -381,33 +377,13 @@ class Ledger:
                     found[account_id] = one
 
 
-async def period_at(connection: AsyncConnection, account_id: str, moment: datetime, now: datetime) -> Period:
-    """The period of an account that holds a moment, with what is counted in it: whether anything was counted yet or
+async def period_at(connection: AsyncConnection, account_id: str, moment: datetime) -> AccountPeriod:
+    """The period of an account that holds a moment, with what is counted in it, whether anything was counted yet or
     not. Raises NotFound (ACCOUNT_NOT_FOUND)."""
-    found = await periods_at(connection, [account_id], moment, now)
-    if account_id not in found:
+    plans = await _plans(connection, _READ_ACCOUNTS, [account_id])
+    if account_id not in plans:
         raise NotFound(ErrorReason.ACCOUNT_NOT_FOUND, f"no account {account_id}", account_id=account_id)
-    return found[account_id]
-
-
-async def periods_at(
-    connection: AsyncConnection, account_ids: Iterable[str], moment: datetime, now: datetime
-) -> dict[str, Period]:
-    """The same for several accounts, by their ids; those that do not exist are left out."""
-    plans = await _plans(connection, _READ_ACCOUNTS, account_ids)
-    periods = Periods(plans, await _periods(connection, plans, moment), now)
-    return {account_id: periods.at(account_id, moment) for account_id in plans}
-
-
-async def limits_changed(
-    connection: AsyncConnection, account_id: str, soft_limit: int, overage_rate_cents: int, now: datetime
-) -> None:
-    """Lets a changed limit and rate hold in the present period, inside the transaction that changes them. What was
-    counted above the old limit stays so; periods that are over are not touched."""
-    await connection.execute(
-        _SET_LIMITS,
-        {"account_id": account_id, "soft_limit": soft_limit, "overage_rate_cents": overage_rate_cents, "now": now},
-    )
+    return Periods(plans, await _periods(connection, plans, moment)).at(account_id, moment)
 
 
 def _place(each: LineToCount) -> tuple[float, str]:
@@ -430,9 +406,9 @@ def _storable(ids: Iterable[str]) -> Iterable[str]:
     return (one for one in ids if "\0" not in one)
 
 
-async def _periods(connection: AsyncConnection, account_ids: Iterable[str], earliest: datetime) -> list[Period]:
+async def _periods(connection: AsyncConnection, account_ids: Iterable[str], earliest: datetime) -> list[AccountPeriod]:
     rows = await connection.execute(_READ_PERIODS, {"ids": sorted(account_ids), "after": earliest - _LONGEST_PERIOD})
-    return [Period(*row) for row in rows]
+    return [AccountPeriod(*row) for row in rows]
 
 
 async def _known(connection: AsyncConnection, rated: Sequence[tuple[Line, tuple[Part, ...]]]) -> dict[RowKey, Facts]:

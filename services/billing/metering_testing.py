@@ -51,6 +51,9 @@ def lines(number: int, at: datetime = NOON, name: str = "request", **given: Any)
 class PlainAnnouncer:
     """Says what changes as the tables of billing have it, in the plainest way."""
 
+    def __init__(self) -> None:
+        self.commits = 0
+
     async def changed(self, connection: AsyncConnection, account_ids: Sequence[str]) -> None:
         """Takes the next revision and tells each account's."""
         revision = await connection.scalar(
@@ -60,7 +63,7 @@ class PlainAnnouncer:
             text("UPDATE billing.account SET revision = :revision WHERE id = ANY(CAST(:ids AS text[]))"),
             {"revision": revision, "ids": list(account_ids)},
         )
-        for account_id in sorted(account_ids, key=lambda one: (partition_of(one), one)):
+        for account_id in account_ids:
             event = AccountEvent(
                 id=f"{account_id}:{revision}", account_id=account_id, access_changed=AccessChanged(revision=revision)
             )
@@ -69,7 +72,7 @@ class PlainAnnouncer:
     async def say(self, connection: AsyncConnection, event: AccountEvent) -> None:
         """Puts the event into the outbox."""
         partition = partition_of(event.account_id)
-        await connection.execute(text("SELECT pg_advisory_xact_lock(7, :partition)"), {"partition": partition})
+        await connection.execute(text("SELECT pg_advisory_xact_lock(7, 0)"))
         row = {
             "partition": partition,
             "event_id": event.account_id,
@@ -77,6 +80,10 @@ class PlainAnnouncer:
             "payload": event.SerializeToString(),
         }
         await connection.execute(insert(tables.stage.outbox), row)
+
+    def committed(self) -> None:
+        """Counts the times that something is ready to leave."""
+        self.commits += 1
 
 
 @dataclass(slots=True)
@@ -118,6 +125,21 @@ class Metering:
         """Lets the open hours begin at a moment."""
         await self.rows("UPDATE billing.usage_clock SET sealed_until = :until RETURNING 1", until=sealed_until)
 
+    async def set_limit(self, soft_limit: int, account_id: str = "acct-a") -> None:
+        """Changes an account's limit as whoever owns accounts does: for the account, and for the period it is in."""
+        given = {"limit": soft_limit, "account_id": account_id, "now": self.time.now}
+        async with self.database.begin() as connection:
+            await connection.execute(
+                text("UPDATE billing.account SET api_usage_soft_limit = :limit WHERE id = :account_id"), given
+            )
+            await connection.execute(
+                text(
+                    "UPDATE billing.usage_period SET soft_limit = :limit "
+                    "WHERE account_id = :account_id AND period_start <= :now AND period_end > :now"
+                ),
+                given,
+            )
+
     async def said(self, kind: str) -> list[AccountEvent]:
         """Events of a kind, such as `usage_anomaly`, in the order in which they were said."""
         rows = await self.rows("SELECT payload FROM billing.outbox ORDER BY id")
@@ -155,8 +177,8 @@ class Metering:
         return {key: units for key, (units, _) in by_period.items()}
 
     async def _by_period(self, table: str, sums: str) -> dict[tuple[str, datetime], tuple[int, int]]:
-        rows = await self.rows(f"SELECT account_id, period_start, {sums} FROM billing.{table} GROUP BY 1, 2")  # noqa: S608 - our own tables
-        return {(row[0], row[1]): (int(row[2]), int(row[3])) for row in rows}
+        statement = f"SELECT account_id, period_start, {sums} FROM billing.{table} GROUP BY 1, 2"  # noqa: S608 - our tables
+        return {(row[0], row[1]): (int(row[2]), int(row[3])) for row in await self.rows(statement)}
 
 
 async def open_account(

@@ -25,7 +25,7 @@ from stratum.billing.v1.billing_service_pb2 import (
 )
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 
-from services.billing.counting import Period
+from services.billing.counting import AccountPeriod
 from services.billing.forecast import Standing, forecast, pace_begins
 from services.billing.ledger import period_at
 from services.billing.rating import FURTHEST_AHEAD, STRETCH, cost_cents
@@ -149,7 +149,7 @@ class UsageApi:
             since = _time("since", request.since)
         else:
             async with self._database.begin() as connection:
-                since = (await period_at(connection, account_id, now, now)).start
+                since = (await period_at(connection, account_id, now)).start
         await context.send_initial_metadata((("content-disposition", 'attachment; filename="stratum-usage.csv"'),))
         yield HttpBody(content_type="text/csv", data=_csv([CSV_COLUMNS]))
         after = _Place(-1, "", 0)
@@ -185,7 +185,7 @@ class UsageApi:
         if method is None:
             raise NotFound(ErrorReason.PATH_NOT_FOUND, "no call has this path", path=path[:200])
         async with self._database.begin() as connection:
-            period = await period_at(connection, caller.account_id, now, now)
+            period = await period_at(connection, caller.account_id, now)
         billable = method.is_paid and not caller.test
         over = billable and period.used_units >= period.soft_limit
         return billing_service_pb2.QuoteUsageResponse(
@@ -209,7 +209,7 @@ class UsageApi:
         async with self._database.begin() as connection:
             # Everything as of one moment, so that the sums agree.
             await connection.execute(_ONE_STATE)
-            period = await period_at(connection, account_id, moment, now)
+            period = await period_at(connection, account_id, moment)
             of_period = {"account_id": account_id, "period_start": period.start}
             # The days bound what is read by the table's key.
             days = {"first": period.start.astimezone(UTC).date(), "last": period.end.astimezone(UTC).date()}
@@ -242,7 +242,9 @@ class UsageApi:
         return summary
 
 
-def _forecast(period: Period, used: Sequence[Any], now: datetime, notices: Sequence[Any]) -> UsageForecast | None:
+def _forecast(
+    period: AccountPeriod, used: Sequence[Any], now: datetime, notices: Sequence[Any]
+) -> UsageForecast | None:
     if not period.start <= now < period.end:
         return None
     since = pace_begins(period.start, now)
@@ -330,7 +332,7 @@ def _place(row: Any) -> _Place:
     return _Place((row.started_at - EPOCH) // timedelta(microseconds=1), row.request_id, row.part)
 
 
-def _remaining(period: Period) -> int:
+def _remaining(period: AccountPeriod) -> int:
     return max(0, period.soft_limit - period.used_units)
 
 

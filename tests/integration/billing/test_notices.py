@@ -112,7 +112,7 @@ async def test_two_who_reach_a_threshold_together_say_it_once(database: Database
 
 async def test_a_raised_limit_is_not_reached_twice(metering: Metering) -> None:
     await metering.record(lines(100))
-    await metering.rows("UPDATE billing.account SET api_usage_soft_limit = 200 RETURNING 1")
+    await metering.set_limit(200)
     await metering.record(lines(200))
     assert await said(metering) == [80, 100]
     await metering.record(lines(240))
@@ -123,7 +123,7 @@ async def test_a_raised_limit_is_not_reached_twice(metering: Metering) -> None:
 
 async def test_a_lowered_limit_is_said_with_the_next_call(metering: Metering) -> None:
     await metering.record(lines(60))
-    await metering.rows("UPDATE billing.account SET api_usage_soft_limit = 50 RETURNING 1")
+    await metering.set_limit(50)
     await metering.record(lines(61))
     assert await said(metering) == [80, 100, 120]
 
@@ -146,7 +146,7 @@ async def test_a_late_line_that_reaches_a_threshold_of_a_period_that_is_over_say
 
 
 async def test_a_plan_without_units_has_no_shares_to_reach(metering: Metering) -> None:
-    await metering.rows("UPDATE billing.account SET api_usage_soft_limit = 0 RETURNING 1")
+    await metering.set_limit(0)
     await metering.record(lines(50))
     assert await said(metering) == []
     assert await metering.scalar("SELECT overage_units FROM billing.usage_period") == 50

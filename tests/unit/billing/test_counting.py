@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.billing.counting import Counted, Facts, Period, Periods, Plan, RowKey, count, sift
+from services.billing.counting import AccountPeriod, Counted, Facts, Periods, Plan, RowKey, count, sift
 from services.billing.rating import Line, Part
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -31,7 +31,7 @@ def a_row(at: datetime, request_id: str = "r", part: int = 0, units: int = 1, **
 
 
 def counted(rows: list[tuple[Line, Part]], limit: int = 10, sealed: datetime = NOON - HOUR) -> Counted:
-    return count(rows, Periods({"a": a_plan(soft_limit=limit), "b": a_plan(soft_limit=limit)}, [], NOON), sealed)
+    return count(rows, Periods({"a": a_plan(soft_limit=limit), "b": a_plan(soft_limit=limit)}, []), sealed)
 
 
 def test_a_line_at_a_periods_edge_is_the_next_periods_first() -> None:
@@ -94,38 +94,38 @@ def test_thresholds_are_reached_by_the_call_that_does_it() -> None:
 
 
 def test_a_limit_that_was_lowered_below_what_is_used_is_reached_by_the_next_call() -> None:
-    kept = Period("a", NOON - HOUR, NOON + HOUR, soft_limit=100, overage_rate_cents=100, used_units=9)
-    result = count([a_row(NOON)], Periods({"a": a_plan(soft_limit=10)}, [kept], NOON), NOON - HOUR)
+    kept = AccountPeriod("a", NOON - HOUR, NOON + HOUR, soft_limit=10, overage_rate_cents=100, used_units=9)
+    result = count([a_row(NOON)], Periods({"a": a_plan()}, [kept]), NOON - HOUR)
     (growth,) = result.grown()
     assert [percent for percent, _ in growth.reached] == [80, 100]
 
 
-def test_a_limit_that_was_raised_holds_for_what_comes_next_in_an_open_period_only() -> None:
-    over = Period("a", NOON - 3 * HOUR, NOON - HOUR, soft_limit=5, overage_rate_cents=100, used_units=5)
-    present = Period("a", NOON - HOUR, NOON + HOUR, soft_limit=5, overage_rate_cents=100, used_units=5)
-    periods = Periods({"a": a_plan(soft_limit=10)}, [over, present], NOON)
+def test_each_period_has_the_limit_that_it_was_given() -> None:
+    over = AccountPeriod("a", NOON - 3 * HOUR, NOON - HOUR, soft_limit=5, overage_rate_cents=100, used_units=5)
+    present = AccountPeriod("a", NOON - HOUR, NOON + HOUR, soft_limit=10, overage_rate_cents=100, used_units=5)
+    periods = Periods({"a": a_plan(soft_limit=77)}, [over, present])
     entries = count([a_row(NOON, "now"), a_row(NOON - 2 * HOUR, "late")], periods, NOON).entries
     assert {entry.request_id: entry.overage_units for entry in entries} == {"now": 0, "late": 1}
 
 
 def test_a_period_that_is_kept_comes_before_one_that_is_computed() -> None:
-    kept = Period("a", NOON - HOUR, NOON + HOUR, soft_limit=10, overage_rate_cents=100)
-    periods = Periods({"a": a_plan()}, [kept], NOON)
+    kept = AccountPeriod("a", NOON - HOUR, NOON + HOUR, soft_limit=10, overage_rate_cents=100)
+    periods = Periods({"a": a_plan()}, [kept])
     assert periods.at("a", NOON) is kept
 
 
 def test_a_year_that_follows_a_month_begins_where_the_month_ended() -> None:
-    month = Period("a", ANCHOR, datetime(2026, 2, 28, 18, tzinfo=UTC), soft_limit=10, overage_rate_cents=100)
-    year = Periods({"a": a_plan("api_annual")}, [month], NOON).at("a", NOON)
+    month = AccountPeriod("a", ANCHOR, datetime(2026, 2, 28, 18, tzinfo=UTC), soft_limit=10, overage_rate_cents=100)
+    year = Periods({"a": a_plan("api_annual")}, [month]).at("a", NOON)
     assert (year.start, year.end) == (month.end, ANCHOR.replace(year=2027))
 
 
 @given(st.lists(st.integers(0, 800 * 86_400), min_size=1, max_size=20), st.sampled_from(["api_monthly", "api_annual"]))
 def test_no_moment_is_in_two_periods_whatever_the_plan_was_before(seconds: list[int], code: str) -> None:
     moments = [ANCHOR + timedelta(seconds=second) for second in seconds]
-    before = Periods({"a": a_plan("api_monthly")}, [], NOON)
+    before = Periods({"a": a_plan("api_monthly")}, [])
     kept = list({id(period): period for period in (before.at("a", moment) for moment in moments[::2])}.values())
-    periods = Periods({"a": a_plan(code)}, kept, NOON)
+    periods = Periods({"a": a_plan(code)}, kept)
     made = sorted({(found.start, found.end) for found in (periods.at("a", moment) for moment in moments)})
     assert all(start < end for start, end in made)
     assert all(first[1] <= second[0] for first, second in pairwise(made))
