@@ -153,6 +153,52 @@ async def test_nothing_is_added_to_an_hour_that_is_closed_while_lines_come(datab
     assert await counting.scalar(wrong) == 0
 
 
+class WaitingAnnouncer(PlainAnnouncer):
+    """Holds its transaction open until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go = asyncio.Event()
+
+    async def say(self, connection: AsyncConnection, event: AccountEvent) -> None:
+        await super().say(connection, event)
+        await self.let_go.wait()
+
+
+async def somebody_waits(metering: Metering) -> bool:
+    """Whether a transaction waits for the clock's lock."""
+    return bool(await metering.scalar("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+
+
+async def test_a_batch_that_is_being_counted_is_in_the_hour_that_is_closed_next(metering: Metering) -> None:
+    announcer = WaitingAnnouncer()
+    counting = asyncio.create_task(
+        Metering(metering.database, metering.time, announcer).record(lines(3, NOON - MINUTE))
+    )
+    await eventually(lambda: metering.scalar("SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory'"))
+    metering.time.now = DUE
+    closing = asyncio.create_task(metering.sealer.seal_due())
+    await eventually(lambda: somebody_waits(metering))
+    announcer.let_go.set()
+    assert (await counting).recorded == 3
+    assert [closed.rollups for closed in await closing] == [1]
+    assert await metering.rows("SELECT units, late_units FROM billing.usage_rollup") == [(3, 0)]
+
+
+async def test_a_batch_that_comes_while_an_hour_is_being_closed_is_late(metering: Metering) -> None:
+    await a_past(metering)
+    announcer = WaitingAnnouncer()
+    metering.time.now = DUE
+    closing = asyncio.create_task(Metering(metering.database, metering.time, announcer).sealer.seal_due())
+    await eventually(lambda: metering.scalar("SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory'"))
+    counting = asyncio.create_task(metering.record([a_line("late", NOON - MINUTE)]))
+    await eventually(lambda: somebody_waits(metering))
+    announcer.let_go.set()
+    assert len(await closing) == 1
+    assert (await counting).recorded == 1
+    assert await metering.rows("SELECT billed_hour, late FROM billing.usage_ledger") == [(NOON, True)]
+
+
 class DyingError(Exception):
     """The process is gone."""
 
