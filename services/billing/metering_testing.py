@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -86,6 +87,20 @@ class PlainAnnouncer:
         self.commits += 1
 
 
+class WaitingAnnouncer(PlainAnnouncer):
+    """Holds the transaction that says something open, until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def say(self, connection: AsyncConnection, event: AccountEvent) -> None:
+        """Puts the event into the outbox, and waits."""
+        await super().say(connection, event)
+        self.waiting.set()
+        await self.let_go.wait()
+
+
 @dataclass(slots=True)
 class Time:
     """A clock that stands until it is set."""
@@ -124,6 +139,10 @@ class Metering:
     async def set_clock(self, sealed_until: datetime) -> None:
         """Lets the open hours begin at a moment."""
         await self.rows("UPDATE billing.usage_clock SET sealed_until = :until RETURNING 1", until=sealed_until)
+
+    async def somebody_waits(self) -> bool:
+        """Whether a transaction waits for another one's lock."""
+        return bool(await self.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted"))
 
     async def set_limit(self, soft_limit: int, account_id: str = "acct-a") -> None:
         """Changes an account's limit as whoever owns accounts does: for the account, and for the period it is in."""

@@ -11,7 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.billing.v1.events_pb2 import AccountEvent, UsageAnomaly
 
 from services.billing.metering import Sealer, seal_failures_total
-from services.billing.metering_testing import NOON, Metering, PlainAnnouncer, a_line, lines, open_account
+from services.billing.metering_testing import (
+    NOON,
+    Metering,
+    PlainAnnouncer,
+    WaitingAnnouncer,
+    a_line,
+    lines,
+    open_account,
+)
 from services.shared.database import Database
 from services.shared.tasks import end_tasks
 from services.shared.testing import eventually
@@ -153,36 +161,19 @@ async def test_nothing_is_added_to_an_hour_that_is_closed_while_lines_come(datab
     assert await counting.scalar(wrong) == 0
 
 
-class WaitingAnnouncer(PlainAnnouncer):
-    """Holds its transaction open until it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.let_go = asyncio.Event()
-
-    async def say(self, connection: AsyncConnection, event: AccountEvent) -> None:
-        await super().say(connection, event)
-        await self.let_go.wait()
-
-
-async def somebody_waits(metering: Metering) -> bool:
-    """Whether a transaction waits for the clock's lock."""
-    return bool(await metering.scalar("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
-
-
 async def test_a_batch_that_is_being_counted_is_in_the_hour_that_is_closed_next(metering: Metering) -> None:
     announcer = WaitingAnnouncer()
     counting = asyncio.create_task(
-        Metering(metering.database, metering.time, announcer).record(lines(3, NOON - MINUTE))
+        Metering(metering.database, metering.time, announcer).record(lines(8, NOON - MINUTE))
     )
-    await eventually(lambda: metering.scalar("SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory'"))
+    await announcer.waiting.wait()
     metering.time.now = DUE
     closing = asyncio.create_task(metering.sealer.seal_due())
-    await eventually(lambda: somebody_waits(metering))
+    await eventually(metering.somebody_waits)
     announcer.let_go.set()
-    assert (await counting).recorded == 3
+    assert (await counting).recorded == 8
     assert [closed.rollups for closed in await closing] == [1]
-    assert await metering.rows("SELECT units, late_units FROM billing.usage_rollup") == [(3, 0)]
+    assert await metering.rows("SELECT units, late_units FROM billing.usage_rollup") == [(8, 0)]
 
 
 async def test_a_batch_that_comes_while_an_hour_is_being_closed_is_late(metering: Metering) -> None:
@@ -190,9 +181,9 @@ async def test_a_batch_that_comes_while_an_hour_is_being_closed_is_late(metering
     announcer = WaitingAnnouncer()
     metering.time.now = DUE
     closing = asyncio.create_task(Metering(metering.database, metering.time, announcer).sealer.seal_due())
-    await eventually(lambda: metering.scalar("SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory'"))
+    await announcer.waiting.wait()
     counting = asyncio.create_task(metering.record([a_line("late", NOON - MINUTE)]))
-    await eventually(lambda: somebody_waits(metering))
+    await eventually(metering.somebody_waits)
     announcer.let_go.set()
     assert len(await closing) == 1
     assert (await counting).recorded == 1

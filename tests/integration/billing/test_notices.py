@@ -10,8 +10,18 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 from stratum.billing.v1.events_pb2 import AccountEvent
 
-from services.billing.metering_testing import NOON, Metering, PlainAnnouncer, Time, a_line, lines, open_account
+from services.billing.metering_testing import (
+    NOON,
+    Metering,
+    PlainAnnouncer,
+    Time,
+    WaitingAnnouncer,
+    a_line,
+    lines,
+    open_account,
+)
 from services.shared.database import Database
+from services.shared.testing import eventually
 
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
 APRIL = datetime(2026, 4, 1, tzinfo=UTC)
@@ -108,6 +118,21 @@ async def test_two_who_reach_a_threshold_together_say_it_once(database: Database
     await asyncio.gather(*((first, second)[number % 2].record(batch) for number, batch in enumerate(batches)))
     assert sorted(await said(first)) == [80, 100, 120]
     assert await first.sums() == {("acct-a", MARCH): 199}
+
+
+async def test_whoever_counts_for_an_account_waits_for_the_one_before_him(database: Database) -> None:
+    announcer = WaitingAnnouncer()
+    first, second = Metering(database, announcer=announcer), Metering(database)
+    await second.set_clock(NOON - HOUR)
+    await second.record(lines(79))
+    begun = asyncio.create_task(first.record(lines(2, NOON, "first")))
+    await announcer.waiting.wait()
+    behind = asyncio.create_task(second.record(lines(30, NOON, "second")))
+    await eventually(second.somebody_waits)
+    announcer.let_go.set()
+    await asyncio.gather(begun, behind)
+    assert await said(second) == [80, 100]
+    assert await second.scalar("SELECT overage_units FROM billing.usage_period") == 11
 
 
 async def test_a_raised_limit_is_not_reached_twice(metering: Metering) -> None:
