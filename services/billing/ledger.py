@@ -130,12 +130,15 @@ _READ_PERIODS = text(
     "SELECT account_id, period_start, period_end, soft_limit, overage_rate_cents, used_units, overage_units "
     "FROM billing.usage_period WHERE account_id = ANY(CAST(:ids AS text[])) AND period_end > :after"
 )
-#: The bounds are for the planner: it then looks at the days of the batch and not at all.
+#: A look-up a row, each in the one day that can hold it: the limit keeps the planner from reading everything between
+#: the earliest and the latest line instead, of which there may be weeks. The bounds leave only the days between them to
+#: look at.
 _READ_KNOWN = text(
-    "SELECT started_at, request_id, part, ledger.account_id, ledger.key_id, ledger.method, ledger.status "
+    "SELECT given.started_at, given.request_id, given.part, known.account_id, known.key_id, known.method, known.status "
     f"FROM {_unnest(started_at='timestamptz', request_id='text', part='smallint')} "
-    "JOIN billing.usage_ledger AS ledger USING (started_at, request_id, part) "
-    "WHERE ledger.started_at BETWEEN :earliest AND :latest"
+    "JOIN LATERAL (SELECT account_id, key_id, method, status FROM billing.usage_ledger AS ledger "
+    "WHERE ledger.started_at = given.started_at AND ledger.request_id = given.request_id AND ledger.part = given.part "
+    "AND ledger.started_at BETWEEN :earliest AND :latest LIMIT 1) AS known ON true"
 )
 _ENTRY_TYPES = {
     "started_at": "timestamptz",
