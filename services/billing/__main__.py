@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NoReturn
 
-from stratum.billing.v1 import access_service_pb2, accounts_service_pb2, billing_service_pb2
+from stratum.billing.v1 import access_service_pb2, accounts_service_pb2, billing_service_pb2, metering_service_pb2
 from stratum.billing.v1.access_service_pb2_grpc import add_AccessServiceServicer_to_server
 from stratum.billing.v1.accounts_service_pb2_grpc import add_AccountsServiceServicer_to_server
 from stratum.billing.v1.billing_service_pb2_grpc import add_BillingServiceServicer_to_server
-from stratum.common.v1.error_reason_pb2 import ErrorReason
+from stratum.billing.v1.metering_service_pb2_grpc import add_MeteringServiceServicer_to_server
 
 from services.billing.api import AccessApi, AccountsApi, BillingApi
 from services.billing.changes import Changes
 from services.billing.config import Config
 from services.billing.events import AccountEvents
 from services.billing.idempotency import Once
+from services.billing.ledger import Ledger
+from services.billing.metering import MeteringApi, Sealer, reachable_methods
 from services.billing.tables import stage
 from services.billing.turnover import tell_turns
+from services.billing.usage_api import UsageApi
 from services.shared.bus import ACCOUNTS, open_bus
 from services.shared.clock import utc_now
 from services.shared.database import open_database
-from services.shared.errors import Unavailable
 from services.shared.logging import logger
 from services.shared.outbox import Outbox
 from services.shared.server import run, serve
@@ -32,30 +33,8 @@ SERVICES = [
     billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"].full_name,
     accounts_service_pb2.DESCRIPTOR.services_by_name["AccountsService"].full_name,
     access_service_pb2.DESCRIPTOR.services_by_name["AccessService"].full_name,
+    metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"].full_name,
 ]
-
-
-class _Uncounted:
-    """Stands where the answers about usage will be given."""
-
-    async def GetUsage(self, _request: object, _context: object) -> NoReturn:  # noqa: N802 - the contract's
-        raise _uncounted()
-
-    async def ListUsageLedger(self, _request: object, _context: object) -> NoReturn:  # noqa: N802 - the contract's
-        raise _uncounted()
-
-    def ExportUsageLedger(self, _request: object, _context: object) -> NoReturn:  # noqa: N802 - the contract's
-        raise _uncounted()
-
-    async def QuoteUsage(self, _request: object, _context: object) -> NoReturn:  # noqa: N802 - the contract's
-        raise _uncounted()
-
-    async def summary(self, _account_id: str, _at: object) -> NoReturn:
-        raise _uncounted()
-
-
-def _uncounted() -> Unavailable:
-    return Unavailable(ErrorReason.UNAVAILABLE, "usage is not counted yet")
 
 
 async def main(config: Config) -> None:
@@ -66,19 +45,18 @@ async def main(config: Config) -> None:
         events = AccountEvents(Outbox(database, bus, stage, ACCOUNTS))
         once = Once(database, events.committed)
         desk = Changes(events, config.pepper_ring, utc_now)
-        # METERING joins here in place of `_Uncounted`: `usage` becomes the UsageApi of usage_api.py; MeteringApi, over
-        # a Ledger whose announcer is `events`, is registered below; its service is named in SERVICES; and the run of
-        # its Sealer goes into `background`.
-        usage = _Uncounted()
+        ledger = Ledger(database, events, reachable_methods())
+        usage = UsageApi(database)
         await serve(
             config,
             [
                 partial(add_BillingServiceServicer_to_server, BillingApi(database, once, desk, usage)),
                 partial(add_AccountsServiceServicer_to_server, AccountsApi(database, once, desk, usage)),
                 partial(add_AccessServiceServicer_to_server, AccessApi(database)),
+                partial(add_MeteringServiceServicer_to_server, MeteringApi(ledger)),
             ],
             SERVICES,
-            background=[events.run(), tell_turns(database, events, utc_now)],
+            background=[events.run(), Sealer(ledger).run(), tell_turns(database, events, utc_now)],
             ready=[database.check, bus.check_connected, bus.check_syncs_writes],
         )
 

@@ -153,13 +153,14 @@ usage_ledger = Table(
     postgresql_partition_by=by_day("started_at"),
 )
 
-#: Counters by key and day (UTC).
+#: Counters by key and day (UTC). A day in which a period ends and the next one begins is there for both.
 usage_day = Table(
     "usage_day",
     metadata,
     Column("account_id", Text, primary_key=True),
     Column("day", Date, primary_key=True),
     Column("key_id", Text, primary_key=True),
+    Column("period_start", DateTime(timezone=True), primary_key=True),
     Column("requests", BigInteger, nullable=False),
     Column("units", BigInteger, nullable=False),
 )

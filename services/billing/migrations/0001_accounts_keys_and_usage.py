@@ -140,6 +140,7 @@ def _usage() -> None:
         sa.Column("account_id", sa.Text, primary_key=True),
         sa.Column("day", sa.Date, primary_key=True),
         sa.Column("key_id", sa.Text, primary_key=True),
+        sa.Column("period_start", MOMENT, primary_key=True),
         sa.Column("requests", sa.BigInteger, nullable=False),
         sa.Column("units", sa.BigInteger, nullable=False),
         schema=SCHEMA,
