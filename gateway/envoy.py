@@ -6,7 +6,6 @@ stubs, so nothing has to be compiled where the gateway runs.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -140,7 +139,7 @@ def render(gateway: Gateway) -> str:
         "config": CONFIG,
         "openapi": OPENAPI,
         "pages": _listed(_page_routes(gateway), 2),
-        "page_paths": f"({'|'.join(re.escape(path) for path in ('/healthz', '/api/v1/openapi.json', *PAGES))})",
+        "page_paths": r"(/healthz|/api/v1/openapi\.json|/docs(/[a-z-]*)?)",
         "descriptors": gateway.folder / "contracts.binpb",
         "access_log": gateway.access_log,
         "line": json.dumps(LINE),

@@ -19,11 +19,11 @@ from stratum.billing.v1.access_service_pb2 import GetAccessTableRequest, GetAcce
 from stratum.billing.v1.access_service_pb2_grpc import AccessServiceStub
 from stratum.billing.v1.events_pb2 import AccountEvent
 
+from services.shared import client
 from services.shared.access import AccessTable, Applied
 from services.shared.bus import ACCOUNTS, BusError, Spoken
 from services.shared.keyring import Keyring
 from services.shared.logging import logger
-from services.shared.principal import client_interceptors
 
 log = logger(__name__)
 
@@ -137,9 +137,10 @@ class AccessFollower:
 
 def channel_to_billing(address: str, service: str, ring: Keyring) -> grpc.aio.Channel:
     """A channel to billing for one of our own, such as `authz`."""
-    return grpc.aio.insecure_channel(
+    return client.channel(
         address,
-        interceptors=client_interceptors(service, ring),
+        service,
+        ring,
         options=[
             ("grpc.max_receive_message_length", _LARGEST_ANSWER),
             # As soon as billing is back, and not after gRPC's own two minutes.

@@ -16,6 +16,7 @@ from services.signals.api import SignalsApi
 from services.signals.config import Config
 from services.signals.events import SignalEvents, keyframes_of
 from services.signals.feed import Feed
+from services.signals.permits import Permits, following
 from services.signals.store import SignalStore, cycles, stage
 
 SERVICE = signals_service_pb2.DESCRIPTOR.services_by_name["SignalsService"].full_name
@@ -28,9 +29,11 @@ async def main(config: Config) -> None:
         open_database(config) as database,
         open_bus(config) as bus,
         keyframes_of(config.signals_ingest_address, config.principal_ring) as request_keyframe,
+        following(config.signals_billing_address, config.principal_ring, bus) as follower,
     ):
         store = SignalStore(database)
         feed = Feed(store, config.feed_limits())
+        permits = Permits(follower)
         fold = SignalEvents(settings, feed.received)
         rules = Stage(
             "signals",
@@ -47,9 +50,14 @@ async def main(config: Config) -> None:
         )
         await serve(
             config,
-            [partial(add_SignalsServiceServicer_to_server, SignalsApi(store, feed, settings))],
+            [partial(add_SignalsServiceServicer_to_server, SignalsApi(store, feed, settings, permits))],
             [SERVICE],
-            background=[rules.run(), feed.run(), keep_room(database, bus, stage, MARKETS, config.partitions)],
+            background=[
+                rules.run(),
+                feed.run(),
+                keep_room(database, bus, stage, MARKETS, config.partitions),
+                *permits.background(feed.wake),
+            ],
             ready=[database.check, bus.check_connected, bus.check_syncs_writes],
             draining=[feed.drain],
         )

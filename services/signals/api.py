@@ -17,12 +17,13 @@ from stratum.common.v1.error_reason_pb2 import ErrorReason
 from stratum.signals.v1 import signal_pb2, signals_service_pb2
 from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceServicer
 
-from services.shared import paging
+from services.shared import paging, principal
 from services.shared.errors import InvalidArgument
 from services.signals import render, wire
 from services.signals.cursor import Cursor
 from services.signals.feed import Beat, Ended, Feed, Item, More, Opened, Truncated
 from services.signals.model import SignalType
+from services.signals.permits import Permits
 from services.signals.rules import holding_now, specification
 from services.signals.rules.settings import RuleSettings
 from services.signals.store import Filters, PagePosition, SignalStore, SpanPosition
@@ -38,7 +39,9 @@ _SIGNALS_TAG = b"\x0a"
 class SignalsApi(SignalsServiceServicer):
     """The ranked feed, its stream, and why each signal was said."""
 
-    def __init__(self, store: SignalStore, feed: Feed, settings: RuleSettings) -> None:
+    def __init__(self, store: SignalStore, feed: Feed, settings: RuleSettings, permits: Permits | None = None) -> None:
+        """`permits` end the streams of those who may not go on; without it, every stream goes on."""
+        self._permits = permits or Permits(None)
         self._store = store
         self._feed = feed
         self._settings = settings
@@ -144,9 +147,10 @@ class SignalsApi(SignalsServiceServicer):
     ) -> AsyncIterator[Item]:
         filters, full = _stream_filters(request), _is_full(request.view)
         cursor = Cursor.parse(after) if after else None
+        refusal = self._permits.refusal_of(principal.current.get())
         with self._feed.seat():
             await self._say_age(context)
-            async for item in self._feed.follow(filters, full=full, after=cursor):
+            async for item in self._feed.follow(filters, full=full, after=cursor, refusal=refusal):
                 yield item
 
     async def _say_age(self, context: Context) -> None:

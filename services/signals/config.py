@@ -36,6 +36,8 @@ class Config(ServiceConfig):
     signals_profile: str = _RULES.profile
     #: Where ingest answers, so that a gap need not wait for the next keyframe by itself; empty: it waits.
     signals_ingest_address: str = ""
+    #: Where billing answers, so that the open streams of a key end with it; empty: they go on.
+    signals_billing_address: str = ""
     signals_max_streams: int = Field(default=256, ge=1)
     signals_heartbeat_seconds: float = Field(default=15.0, gt=0)
     #: Just under the gateway's own limit of an hour, so that it is we who say why a stream ends.
