@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -18,7 +19,7 @@ from stratum.billing.v1.billing_service_pb2 import PlanStatus, UsageSummary
 from stratum.billing.v1.key_pb2 import ApiKey
 
 from deploy.terminal import ToldError
-from services.shared import client
+from services.shared import client, contracts
 from services.shared.keyring import Keyring
 
 DEADLINE_SECONDS = 15.0
@@ -125,6 +126,30 @@ class Accounts:
                     f"billing does not answer at {self._address}. See `stratum status`, or give --billing."
                 ) from None
             raise AccountsError(error.details() or error.code().name) from None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Partner:
+    """Somebody with an account, for whoever tries the system: a demo, a test, a benchmark."""
+
+    account_id: str
+    #: A live key's id and its secret, and a test key's secret.
+    key_id: str
+    key: str
+    test_key: str
+
+
+async def make_partner(address: str, ring: Keyring, name: str, **account: Any) -> Partner:
+    """An account with a live key that may do everything, and a test key. `account` are fields of it that differ from
+    the plan. Raises AccountsError."""
+    async with Accounts(address, ring) as office:
+        made = await office.create(Account(name=name, email="partner@example.com", api_access_enabled=True, **account))
+        scopes = sorted({method.scope for method in contracts.methods() if method.scope})
+        live, test = [
+            await office.issue(pb.IssueKeyRequest(account_id=made.id, name=name, mode=mode, scopes=scopes))
+            for mode in (ApiKey.Mode.LIVE, ApiKey.Mode.TEST)
+        ]
+        return Partner(made.id, live.key.id, live.secret, test.secret)
 
 
 def stamp(moment: datetime) -> Timestamp:

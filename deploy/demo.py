@@ -13,12 +13,21 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy import figures, watch
+from deploy.accounts import Partner
 from deploy.simulator import calibration
 from deploy.simulator.market import Market
 from deploy.stack import Recorded, Simulated, Stack, StackSettings
 from gateway.envoy import NOTICE
 
 COMPARED_WITH = "wnba_15m"
+EXAMPLES = (
+    "intel/signals?tier=HIGH&tier=MEDIUM&collapse=fact",
+    "intel/signals:watch",
+    "intel/games",
+    "intel/health",
+    "usage",
+    "usage/ledger",
+)
 
 
 @dataclass(slots=True)
@@ -37,8 +46,9 @@ async def run(settings: StackSettings, console: Console, seconds: float | None) 
     console.print(f"Stratum, with {settings.market}. Profile: {settings.profile}.", style="bold", soft_wrap=True)
     seen = Shown()
     async with Stack(settings, lambda sentence: console.print(f"  {sentence}", style="dim")) as stack:
-        introduce(stack, console)
-        showing = asyncio.create_task(_show(stack, console, seen))
+        partner = await stack.make_partner("demo")
+        introduce(stack, partner, console)
+        showing = asyncio.create_task(_show(stack, partner, console, seen))
         failing = asyncio.create_task(stack.failed())
         try:
             done, _ = await asyncio.wait([showing, failing], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -55,7 +65,7 @@ async def run(settings: StackSettings, console: Console, seconds: float | None) 
     console.print("Everything has ended; nothing is left running.", style="bold")
 
 
-def introduce(stack: Stack, console: Console) -> None:
+def introduce(stack: Stack, partner: Partner, console: Console) -> None:
     """Addresses, and what to try first."""
     url = stack.gateway_url
     places = Table.grid(padding=(0, 2))
@@ -68,22 +78,26 @@ def introduce(stack: Stack, console: Console) -> None:
     console.print()
     console.print(places)
     console.print(NOTICE, style="yellow", soft_wrap=True)
-    console.print("Try, in another terminal:", style="bold")
-    for path in (
-        "signals?tier=HIGH&tier=MEDIUM&collapse=fact",
-        "signals:watch",
-        "games",
-        "health",
-    ):
-        console.print(f"  curl -sN '{url}/api/v1/intel/{path}'", soft_wrap=True, highlight=False)
+    console.print("An account was made for you. Its key, and one that reads a recorded evening and costs nothing:")
+    console.print(f"  export STRATUM_URL={url}", soft_wrap=True)
+    console.print(f"  export STRATUM_API_KEY={partner.key}", soft_wrap=True)
+    console.print(f"  export STRATUM_TEST_KEY={partner.test_key}", soft_wrap=True)
+    console.print("Try, in another terminal, after these three lines:", style="bold")
+    for path in EXAMPLES:
+        console.print(_curl("$STRATUM_URL", path, "$STRATUM_API_KEY"), soft_wrap=True, highlight=False)
     if isinstance(stack.settings.market, Simulated):
         market = stack.settings.market
         wall = market.cadence / market.speed
-        console.print(f"\nA poll every {market.cadence:g} s of the market's time, which is {wall:g} s here. Signals:\n")
+        console.print(f"\nA poll every {market.cadence:g} s of the market's time, which is {wall:g} s here.")
     elif isinstance(stack.settings.market, Recorded):
-        console.print("\nThe recording is walked through as fast as it goes. Signals:\n")
-    else:
-        console.print("\nSignals, as the market makes them:\n")
+        console.print("\nThe recording is walked through as fast as it goes.")
+    console.print("\nThe feed, in one line to copy:", style="bold")
+    console.print(_curl(url, EXAMPLES[0], partner.key), soft_wrap=True, highlight=False)
+    console.print("\nSignals, as the market makes them:\n")
+
+
+def _curl(url: str, path: str, key: str) -> str:
+    return f'  curl -sN -H "Authorization: Bearer {key}" "{url}/api/v1/{path}"'
 
 
 def comparison(name: str, run: Mapping[str, float], seed: int | None = None) -> Table:
@@ -134,8 +148,8 @@ async def _looked(stack: Stack) -> Table | str:
     return comparison(name, run, market.seed if isinstance(market, Simulated) else None)
 
 
-async def _show(stack: Stack, console: Console, seen: Shown) -> None:
-    async for signal in watch.signals(stack.gateway_url):
+async def _show(stack: Stack, partner: Partner, console: Console, seen: Shown) -> None:
+    async for signal in watch.signals(stack.gateway_url, partner.key):
         seen.add(signal)
         console.print(watch.shown(signal), soft_wrap=True)
 

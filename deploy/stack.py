@@ -22,6 +22,7 @@ from psycopg.rows import tuple_row
 from sqlalchemy.engine import make_url
 
 from deploy import profiles, retention, schema
+from deploy.accounts import Partner, make_partner
 from deploy.children import GaveUpError, Household, Kept, Program
 from deploy.home import KEY_PEPPERS, PRINCIPAL_KEYS, Home, Living, Ports, without_taken
 from deploy.local.envoy import Envoy
@@ -176,6 +177,10 @@ class Stack:
     def nats_monitor_url(self) -> str:
         """Where the bus tells about itself."""
         return f"http://127.0.0.1:{self.settings.ports.nats_monitor}"
+
+    async def make_partner(self, name: str, **account: Any) -> Partner:
+        """Somebody with an account and keys, who may call the gateway within a second. Raises AccountsError."""
+        return await make_partner(self.billing_address, self.home.principal_ring(), name, **account)
 
     def kill(self, name: str) -> None:
         """End one process as a crash would; it is started again. To show that nothing is lost."""

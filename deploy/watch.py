@@ -18,13 +18,13 @@ PAUSE_SECONDS = 0.5
 Signal = dict[str, Any]
 
 
-async def signals(gateway_url: str) -> AsyncIterator[Signal]:
+async def signals(gateway_url: str, key: str) -> AsyncIterator[Signal]:
     """Every signal from now on, in full; a stream that ends is taken up where it ended."""
     cursor = ""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         while True:
-            headers = {"Last-Event-ID": cursor} if cursor else {}
+            headers = {"Authorization": f"Bearer {key}", **({"Last-Event-ID": cursor} if cursor else {})}
             try:
                 async with session.get(
                     f"{gateway_url}/api/v1/intel/signals:watch", params={"view": "FULL"}, headers=headers

@@ -282,7 +282,7 @@ class _Listening:
                 return found
 
     async def _listen_sse(self) -> None:
-        async for signal in watch.signals(self._gateway):
+        async for signal in watch.signals(self._gateway, self._key):
             self.arrivals.note(SSE, signal["id"], datetime.fromisoformat(signal["observed_at"]))
 
     async def _listen_grpc(self, opened: asyncio.Event) -> None:
