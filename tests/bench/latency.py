@@ -198,10 +198,12 @@ class _Listening:
         self.arrivals = Arrivals()
         self._pipeline = pipeline
         self._gateway = pipeline.stack.gateway_url
+        self._key = ""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> _Listening:
-        self._session = aiohttp.ClientSession()
+        self._key = (await self._pipeline.stack.make_partner("bench", rate_class="enterprise")).key
+        self._session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._key}"})
         self._channel = client.channel(
             f"127.0.0.1:{self._pipeline.stack.settings.ports.signals}",
             "bench",

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from deploy.accounts import Partner
 from deploy.home import Home, free_ports
 from deploy.local.envoy import Envoy
 from deploy.local.nats import NatsServer
@@ -185,6 +186,13 @@ async def stack(server_folder: Path) -> AsyncIterator[Stack]:
         Simulated(seed=1, speed=240.0),
         postgres={"fsync": "off"},
         environment={"SIGNALS_HEARTBEAT_SECONDS": "1"},
+        address_requests_per_second=10_000,
     )
     async with Stack(settings) as running:
         yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def account(stack: Stack) -> Partner:
+    """Somebody who may do everything, as fast as anybody may."""
+    return await stack.make_partner("tests", rate_class="enterprise")

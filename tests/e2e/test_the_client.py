@@ -20,27 +20,19 @@ from stratum_client import (
     models,
 )
 
+from deploy.accounts import Partner as Account
 from deploy.stack import Stack
 from services.shared.testing import eventually
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "clients" / "python" / "examples" / "follow.py"
 
-# To be enabled when the stack has a live key of its own, `stack.key`: take the second mark away.
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skip(reason="the stack makes no key yet"),
-]
-
-
-def key_of(stack: Stack) -> str:
-    """A live key with signals:read, markets:read and account:read."""
-    return str(stack.key)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(stack: Stack) -> AsyncIterator[AsyncClient]:
+async def client(stack: Stack, account: Account) -> AsyncIterator[AsyncClient]:
     """A partner's client, once there is something to read."""
-    async with AsyncClient(key_of(stack), stack.gateway_url) as made:
+    async with AsyncClient(account.key, stack.gateway_url) as made:
 
         async def some_signals() -> bool:
             return len(await made.signals().page()) > 5
@@ -106,9 +98,11 @@ async def test_what_was_used_is_counted_and_listed(client: AsyncClient) -> None:
     assert str(request_id).encode() in exported
 
 
-async def test_a_page_that_has_not_changed_is_not_sent_again(stack: Stack, client: AsyncClient) -> None:
+async def test_a_page_that_has_not_changed_is_not_sent_again(
+    stack: Stack, client: AsyncClient, account: Account
+) -> None:
     first = (await client.signals().page()).items[0]
-    async with AsyncClient(key_of(stack), stack.gateway_url, remember=8) as remembering:
+    async with AsyncClient(account.key, stack.gateway_url, remember=8) as remembering:
         asked = remembering.signals(event_id=first.event_id, until=first.observed_at + timedelta(microseconds=1))
 
         async def the_same_object_twice() -> bool:
@@ -134,14 +128,14 @@ async def _first_signals(stream: AsyncIterator[object], count: int) -> AsyncIter
             return
 
 
-async def test_refusals_are_what_they_are(stack: Stack, client: AsyncClient) -> None:
+async def test_refusals_are_what_they_are(stack: Stack, client: AsyncClient, account: Account) -> None:
     with pytest.raises(NotFoundError) as missing:
         await client.signal("k5zq3wd6j2v4y7mhn2p6r5s2t3u4x5aa")
     assert missing.value.reason == "SIGNAL_NOT_FOUND"
     assert missing.value.request_id == client.request_id
     with pytest.raises(InvalidRequestError):
         await client.signals(page_size=501).page()
-    mistyped = key_of(stack)[:-1] + ("1" if key_of(stack).endswith("0") else "0")
+    mistyped = account.key[:-1] + ("1" if account.key.endswith("0") else "0")
     async with AsyncClient(mistyped, stack.gateway_url) as stranger:
         with pytest.raises(AuthenticationError):
             await stranger.signals().page()
@@ -149,18 +143,18 @@ async def test_refusals_are_what_they_are(stack: Stack, client: AsyncClient) -> 
             await anext(stranger.watch())
 
 
-async def test_a_waiting_client_reads_the_same(stack: Stack, client: AsyncClient) -> None:
+async def test_a_waiting_client_reads_the_same(stack: Stack, client: AsyncClient, account: Account) -> None:
     def read() -> models.GetSignalResponse:
-        with Client(key_of(stack), stack.gateway_url) as waiting:
+        with Client(account.key, stack.gateway_url) as waiting:
             return waiting.signal(first.id)
 
     first = (await client.signals().page()).items[0]
     assert (await asyncio.to_thread(read)).signal.id == first.id
 
 
-async def test_the_example_runs_as_the_readme_says(stack: Stack, client: AsyncClient) -> None:
+async def test_the_example_runs_as_the_readme_says(stack: Stack, client: AsyncClient, account: Account) -> None:
     environment = {
-        "STRATUM_API_KEY": key_of(stack),
+        "STRATUM_API_KEY": account.key,
         "STRATUM_URL": stack.gateway_url,
         "FOLLOW": "2",
         "PATH": os.environ["PATH"],

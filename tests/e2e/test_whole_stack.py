@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import pytest_asyncio
 
+from deploy.accounts import Partner as Account
 from deploy.doctor import Outcome
 from deploy.examination import examine
 from deploy.installation import Rows, found
@@ -97,9 +98,13 @@ def position(signal: dict) -> int:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def partner(stack: Stack) -> AsyncIterator[Partner]:
+async def partner(stack: Stack, account: Account) -> AsyncIterator[Partner]:
     """A partner who arrives when there is something to read."""
-    async with aiohttp.ClientSession(stack.gateway_url, timeout=aiohttp.ClientTimeout(total=60)) as session:
+    async with aiohttp.ClientSession(
+        stack.gateway_url,
+        headers={"Authorization": f"Bearer {account.key}"},
+        timeout=aiohttp.ClientTimeout(total=60),
+    ) as session:
         someone = Partner(session)
 
         async def enough() -> bool:
@@ -114,8 +119,8 @@ async def test_every_answer_is_what_the_openapi_file_says(partner, stack):
     signal = (await partner.signals())[0]
     known = {"id": signal["id"], "event_id": signal["event_id"]}
     for path, methods in DOCUMENT["paths"].items():
-        content = methods["get"]["responses"]["200"]["content"]
-        if "application/json" in content:
+        content = methods["get"]["responses"]["200"]["content"] if "get" in methods else {}
+        if "application/json" in content and path.startswith(INTEL):
             needed = [one for one in methods["get"]["parameters"] if one["required"]]
             asked = {one["name"]: known[one["name"]] for one in needed if one["in"] == "query"}
             body = await partner.get(path.removeprefix(INTEL).format(**known), **asked)
