@@ -52,7 +52,7 @@ from deploy.replay import Progress as ReplayProgress
 from deploy.replay import Replay, Summary, write_lines
 from deploy.simulator import calibration, mischief
 from deploy.simulator.server import opened_now
-from deploy.stack import Live, Market, Recorded, Simulated, Stack, StackSettings
+from deploy.stack import EDGE, Live, Market, Recorded, Simulated, Stack, StackSettings
 from deploy.terminal import DEFAULT_HOME, INTERRUPTED, HomeOption, Result, console, errors, refuse, run, wide
 from deploy.traces import Trace, as_svg, as_text, collecting, whole_traces
 from gateway.envoy import NOTICE
@@ -283,7 +283,7 @@ def status(home: HomeOption = DEFAULT_HOME) -> None:
     for heading in ("name", "state", "process", "port", "CPU s"):
         table.add_column(heading, justify="right" if heading in ("process", "port", "CPU s") else "left")
     for name, pid in living.processes.items():
-        port = str(getattr(living.ports, name))
+        port = str(getattr(living.ports, name, ""))
         table.add_row(name, _state_of(living, name, pid), str(pid), port, f"{cpu_seconds(pid):.1f}")
     console.print(table)
     _say_where(living)
@@ -292,7 +292,7 @@ def status(home: HomeOption = DEFAULT_HOME) -> None:
 @app.command()
 def logs(
     name: Annotated[
-        str, typer.Argument(help="stack, ingest, consensus, signals, retention, postgres, nats or gateway.")
+        str, typer.Argument(help="stack, retention, postgres, nats, gateway, or one of ours: see `stratum status`.")
     ] = "stack",
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
@@ -303,7 +303,7 @@ def logs(
     Example: `stratum logs signals --follow`
     """
     place = Home(home.absolute())
-    files = {service: place.logs / f"{service}.log" for service in ("stack", "retention", *schema.SERVICES)}
+    files = {name: place.logs / f"{name}.log" for name in ("stack", "retention", *schema.SERVICES, *EDGE)}
     files |= {
         "postgres": place.database_folder() / "postgres.log",
         "nats": place.folder / "nats" / "nats.log",
@@ -1038,9 +1038,9 @@ def _say_where(living: Living) -> None:
 def _state_of(living: Living, name: str, pid: int) -> str:
     if not psutil.pid_exists(pid):
         return "[red]starting again[/]"
-    if name not in schema.SERVICES:
+    port = getattr(living.ports, f"{name}_metrics", None)
+    if port is None:
         return "running"
-    port = getattr(living.ports, f"{name}_metrics")
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
             return "[green]ready[/]"

@@ -44,6 +44,8 @@ PROVIDERS = "ODDS_API_"
 GATEWAY, USAGE = "gateway", "usage"
 #: The one that is asked, and the one that is asked when it is gone.
 AUTHORISERS = ("authz", "standby")
+#: What stands around the gateway and keeps no tables.
+EDGE = (*AUTHORISERS, "sandbox", USAGE)
 
 
 class StackFailedError(ToldError):

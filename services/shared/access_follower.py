@@ -29,7 +29,7 @@ log = logger(__name__)
 
 EVERY_SECONDS = 2.0
 DEADLINE_SECONDS = 2.0
-LONGEST_PAUSE_SECONDS = 5.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 5.0
 #: A whole table of a hundred thousand keys.
 _LARGEST_ANSWER = 64 * 1024 * 1024
 
@@ -105,12 +105,17 @@ class AccessFollower:
                 # Whoever is woken while it asks asks again: the answer may be from before the change.
                 self._wake.clear()
                 answered = await self.ask()
-                pause = self._every if answered else min(LONGEST_PAUSE_SECONDS, self._every * 2 ** (self._failures - 1))
+                pause = self._every if answered else self._pause()
                 try:
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
                 except TimeoutError:
                     continue
+
+    def _pause(self) -> float:
+        # Whoever never had an answer keeps others waiting, and asks sooner.
+        first = self._every if self.confirmed_at else min(self._every, FIRST_PAUSE_SECONDS)
+        return float(min(LONGEST_PAUSE_SECONDS, first * 2 ** (self._failures - 1)))
 
     async def _answer(self, after_revision: int) -> GetAccessTableResponse:
         request = GetAccessTableRequest(after_revision=after_revision)

@@ -41,7 +41,7 @@ VICTIMS = ("authz", "standby", "usage", "usage-second", "billing", "nats", "post
 GATEWAY = "gateway"
 REST_SECONDS = 180.0
 #: Everybody calls from one address here, and nobody is to be held back by that.
-ENVIRONMENT = {"GATEWAY_ADDRESS_REQUESTS_PER_SECOND": "100000"}
+ADDRESS_REQUESTS_PER_SECOND = 100_000
 PAID = (
     "/api/v1/intel/signals?page_size=1",
     "/api/v1/intel/games?page_size=1",
@@ -230,7 +230,11 @@ async def main(requests: int, seed: int, each: int) -> bool:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL runs as a user of its own
         settings = StackSettings(
-            Home(folder / "home"), free_ports(), Simulated(speed=120.0), environment=ENVIRONMENT, sandbox=False
+            Home(folder / "home"),
+            free_ports(),
+            Simulated(speed=120.0),
+            sandbox=False,
+            address_requests_per_second=ADDRESS_REQUESTS_PER_SECOND,
         )
         async with Stack(settings, _say) as stack:
             second = await stack.add_gateway("second")
