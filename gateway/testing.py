@@ -18,6 +18,7 @@ from stratum.signals.v1 import signal_pb2
 from stratum.signals.v1 import signals_service_pb2 as signals
 from stratum.signals.v1 import signals_service_pb2_grpc as signals_grpc
 
+from services.shared import reply
 from services.shared.errors import InvalidArgument, NotFound
 from services.shared.server import Interceptor
 
@@ -134,7 +135,8 @@ class StandIns(
         self.metadata.append(dict(context.invocation_metadata()))
         for wish in wishes:
             await _misbehave(wish, context)
-        await context.send_initial_metadata((("x-data-age", DATA_AGE), ("etag", ETAG)))
+        reply.say("x-data-age", DATA_AGE)
+        reply.tag(ETAG)
 
 
 async def _misbehave(wish: str, context: Any) -> None:
