@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -51,8 +52,8 @@ class SignalsApi(SignalsServiceServicer):
         asked = wire.serialized(request)
         page = self._pages.get(asked, self._feed.place())
         if page is None:
-            found, token = await self._page(request)
-            page = rendered(found.payloads, token, full=_is_full(request.view))
+            found, full, token = await self._page(asked)
+            page = rendered(found.payloads, token, full=full)
             self._pages.keep(asked, page, found.position)
         reply.tag(page.etag)
         return page.body
@@ -61,25 +62,23 @@ class SignalsApi(SignalsServiceServicer):
         self, request: signals_service_pb2.ListSignalsRequest, _context: Context
     ) -> signals_service_pb2.ListSignalsResponse:
         self._say_age()
-        found, token = await self._page(request)
+        found, _, token = await self._page(wire.serialized(request))
         response = _listed(found.payloads)
         response.next_page_token = token
         return response
 
-    async def _page(self, request: signals_service_pb2.ListSignalsRequest) -> tuple[Page, str]:
-        """A page, and the token to the next; empty on the last."""
-        _known("collapse", signals_service_pb2.Collapse.Value.DESCRIPTOR, request.collapse)
-        _known("order_by", signals_service_pb2.OrderBy.Value.DESCRIPTOR, request.order_by)
-        asked = _without_page(request)
+    async def _page(self, asked: bytes) -> tuple[Page, bool, str]:
+        """A page, whether it is in full, and the token to the next one; empty on the last."""
+        wanted = _wanted(asked)
         page = await self._store.page(
-            _feed_filters(request),
-            by_score=request.order_by != signals_service_pb2.OrderBy.TIME,
-            full=_is_full(request.view),
-            collapse=request.collapse == signals_service_pb2.Collapse.FACT,
-            size=paging.page_size(request.page_size),
-            behind=paging.decode(request.page_token, asked, PagePosition) if request.page_token else None,
+            wanted.filters,
+            by_score=wanted.by_score,
+            full=wanted.full,
+            collapse=wanted.collapse,
+            size=wanted.size,
+            behind=wanted.behind,
         )
-        return page, paging.encode(page.next, asked) if page.next else ""
+        return page, wanted.full, paging.encode(page.next, wanted.without_page) if page.next else ""
 
     async def GetSignal(
         self, request: signals_service_pb2.GetSignalRequest, _context: Context
@@ -240,6 +239,38 @@ def _varint(value: int) -> bytes:
 
 _Filtered = signals_service_pb2.ListSignalsRequest | signals_service_pb2.StreamSignalsRequest
 _Paged = signals_service_pb2.ListSignalsRequest | signals_service_pb2.ListSuppressionsRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A request for a page, as the store understands it."""
+
+    filters: Filters
+    by_score: bool
+    full: bool
+    collapse: bool
+    size: int
+    behind: PagePosition | None
+    #: What the token to the next page is bound to.
+    without_page: bytes
+
+
+@lru_cache(maxsize=1024)
+def _wanted(serialized: bytes) -> _Wanted:
+    """Remembered, because callers ask the same again and again. Raises InvalidArgument."""
+    request = signals_service_pb2.ListSignalsRequest.FromString(serialized)
+    _known("collapse", signals_service_pb2.Collapse.Value.DESCRIPTOR, request.collapse)
+    _known("order_by", signals_service_pb2.OrderBy.Value.DESCRIPTOR, request.order_by)
+    without_page = _without_page(request)
+    return _Wanted(
+        _feed_filters(request),
+        by_score=request.order_by != signals_service_pb2.OrderBy.TIME,
+        full=_is_full(request.view),
+        collapse=request.collapse == signals_service_pb2.Collapse.FACT,
+        size=paging.page_size(request.page_size),
+        behind=paging.decode(request.page_token, without_page, PagePosition) if request.page_token else None,
+        without_page=without_page,
+    )
 
 
 def _stream_filters(request: _Filtered) -> Filters:

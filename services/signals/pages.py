@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from services.signals.feed import Place
 #: What all remembered pages may take; one of 50 signals takes about 50 kB.
 MOST_BYTES = 16 * 1024 * 1024
 #: Signals stay as they were written, but code that knows another field prints them otherwise.
-_RENDERING = signal_pb2.DESCRIPTOR.serialized_pb
+_RENDERING = hashlib.sha256(signal_pb2.DESCRIPTOR.serialized_pb).digest()
 
 
 @dataclass(frozen=True, slots=True)

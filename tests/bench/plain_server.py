@@ -80,9 +80,7 @@ def application(address: str, key: str) -> FastAPI:
     score = Annotated[float, Query(ge=0, le=100)]
 
     @app.get(PATH)
-    async def signals(
-        _who: Annotated[str, Depends(caller)], page_size: size = 50, min_score: score = 0.0
-    ) -> Response:
+    async def signals(_who: Annotated[str, Depends(caller)], page_size: size = 50, min_score: score = 0.0) -> Response:
         return await page(page_size, min_score, _rendered)
 
     @app.get(AGAIN + PATH)
