@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import grpc.aio
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -71,6 +72,8 @@ class StandIns(
         """What arrived, oldest first."""
         self.metadata: list[dict[str, str]] = []
         """The metadata of each of them."""
+        self.signals: dict[str, signal_pb2.Signal] = {}
+        """Signals by id that are given as they are, in place of one with every field set."""
         self.go_on = asyncio.Event()
         """A stream sends its first events at once, and the last ones when this is set."""
         self._server = grpc.aio.server(interceptors=[Interceptor(default_deadline_seconds=60.0, guard=None)])
@@ -87,13 +90,23 @@ class StandIns(
         """Hang up at once."""
         await self._server.stop(None)
 
+    async def ReadSignals(self, request: Any, context: Any) -> HttpBody:  # noqa: N802
+        answer = await self.ListSignals(request, context)
+        rendered = json_format.MessageToJson(
+            answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=None
+        )
+        return HttpBody(content_type="application/json", data=rendered.encode())
+
     async def ListSignals(self, request: Any, context: Any) -> signals.ListSignalsResponse:  # noqa: N802
         await self._received(request, context, *request.event_id)
         full = filled(signal_pb2.Signal(snapshot_ids=["k5zq3wd6j2v4y7mhn2p6r5s2t3u4x5aa"] * 40))
         return signals.ListSignalsResponse(signals=[full] * (request.page_size or 50))
 
-    async def GetSignal(self, request: Any, context: Any) -> signals.GetSignalResponse:  # noqa: N802
+    async def GetSignal(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self._received(request, context, request.id)
+        if request.id in self.signals:
+            # As signals are stored: with the entries of a map in order.
+            return signals.GetSignalResponse(signal=self.signals[request.id]).SerializeToString(deterministic=True)
         return filled(signals.GetSignalResponse())
 
     async def ExplainSignal(self, request: Any, context: Any) -> signals.ExplainSignalResponse:  # noqa: N802

@@ -24,14 +24,13 @@ end
 
 -- What the caller has already is not sent again. The service has compared the tags, and sent a message without anything in it.
 local function spare_known(answer)
-  local headers = answer:headers()
-  headers:replace(":status", "304")
+  answer:headers():replace(":status", "304")
+  answer:headers():remove("content-type")
   local body = answer:body()
   if body then
     body:setBytes("")
   end
-  headers:remove("content-length")
-  headers:remove("content-type")
+  answer:headers():remove("content-length")
 end
 
 function envoy_on_response(answer)
