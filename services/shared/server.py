@@ -247,6 +247,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
             self._stream(handler.stream_stream, method), deserializer, serializer
         )
 
+    def unary(self, behaviour: Any, full_name: str) -> Any:
+        """The same around a handler that is not called by gRPC: `await it(request, call)`, where the call has of a
+        gRPC context what is asked of it here. Answers bytes in place of a message whose bytes were needed."""
+        return self._unary(behaviour, _Method(full_name))
+
     def _admit(self, method: _Method, call: _Call) -> None:
         if self._guard is not None:
             principal.current.set(self._guard.admit(method.full_name, call.metadata, call.request_id))
