@@ -67,7 +67,7 @@ current: $(READY) $(THIRD_PARTY) ## Generated stubs, OpenAPI and client are what
 	$(BIN)/python clients/python/generate.py --check
 	$(BIN)/stratum schema --check
 
-bench: $(READY) ## What it costs, as ratios measured side by side: [PART=throughput|growth|latency|memory|feed] [EVENTS=5000]
+bench: $(READY) ## What it costs, as ratios measured side by side: [PART=throughput|growth|latency|memory|access] [EVENTS=5000]
 	$(BIN)/python -m tests.bench $(or $(PART),all) $(if $(EVENTS),--events $(EVENTS))
 
 .PHONY: plans

@@ -61,7 +61,7 @@ async def fill(database: Database, evening: Evening, progress: Progress = lambda
         lease = await ingest_store.acquire_lease(connection, holder, LEASE_SECONDS)
         assert lease is not None, "its table is empty and nobody else fills"
         outbox, clock, memory = _HandedOn(), _Clock(), Memory()
-        recorder = Recorder(_OneTransaction(connection), outbox, lease, LEASE_SECONDS, rate=0.0)
+        recorder = Recorder(_OneTransaction(database, connection), outbox, lease, LEASE_SECONDS, rate=0.0)
         consensus = _Following(ConsensusFold(board_rules()), consensus_store.stage)
         signals = _Following(SignalEvents(rule_settings(), lambda: None, clock), signals_store.stage)
         for number, (at, body) in enumerate(evening.answers()):
@@ -98,8 +98,8 @@ class _Clock:
 class _OneTransaction(Database):
     """A database whose every transaction is part of one that is open."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        super().__init__(connection.engine)
+    def __init__(self, database: Database, connection: AsyncConnection) -> None:
+        super().__init__(database.engine, database.readers)
         self._connection = connection
 
     @asynccontextmanager

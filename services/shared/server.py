@@ -19,6 +19,7 @@ import grpc.aio
 import structlog
 import uvloop
 from aiohttp import web
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
@@ -27,9 +28,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from stratum.common.v1.access_pb2 import Access
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 
-from services.shared import metrics, principal, tracing
+from services.shared import contracts, metrics, principal, reply, tracing
 from services.shared.config import ServiceConfig, load
 from services.shared.errors import DOMAIN, DeadlineExceeded, DomainError, InvalidArgument
 from services.shared.logging import configure_logging, logger, masked
@@ -214,46 +216,69 @@ class Interceptor(grpc.aio.ServerInterceptor):
         """Without a guard everybody is let in: for stand-ins in tests."""
         self._default_deadline = default_deadline_seconds
         self._guard = guard
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
-        method = handler_call_details.method.removeprefix("/")
-        codec = {
-            "request_deserializer": _readable(handler.request_deserializer),
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), **codec)
-        if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(self._unary(handler.stream_unary, method), **codec)
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, method), **codec)
-        return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream, method), **codec)
+        # gRPC asks at every call, and a method's handler is the same for as long as the server lives.
+        wrapped = self._wrapped.get(handler_call_details.method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            method = _Method(handler_call_details.method.removeprefix("/"))
+            wrapped = self._wrapped[handler_call_details.method] = self._around(handler, method)
+        return wrapped
 
-    def _admit(self, full_name: str, call: _Call, request: object) -> None:
+    def _around(self, handler: grpc.RpcMethodHandler[Any, Any], method: _Method) -> grpc.RpcMethodHandler[Any, Any]:
+        deserializer, serializer = _readable(handler.request_deserializer), handler.response_serializer
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(handler.unary_unary, method), deserializer, _unless_serialized(serializer)
+            )
+        if handler.stream_unary:
+            return grpc.stream_unary_rpc_method_handler(
+                self._unary(handler.stream_unary, method), deserializer, _unless_serialized(serializer)
+            )
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(handler.unary_stream, method), deserializer, serializer
+            )
+        return grpc.stream_stream_rpc_method_handler(
+            self._stream(handler.stream_stream, method), deserializer, serializer
+        )
+
+    def unary(self, behaviour: Any, full_name: str) -> Any:
+        """The same around a handler that is not called by gRPC: `await it(request, call)`, where the call has of a
+        gRPC context what is asked of it here. Answers bytes in place of a message whose bytes were needed."""
+        return self._unary(behaviour, _Method(full_name))
+
+    def _admit(self, method: _Method, call: _Call, request: object) -> None:
         if self._guard is not None:
-            principal.current.set(self._guard.admit(full_name, call.metadata, call.request_id))
+            principal.current.set(self._guard.admit(method.full_name, call.metadata, call.request_id))
         if request is _UNREADABLE:
             raise InvalidArgument(ErrorReason.INVALID_ARGUMENT, "the request holds bytes that are no text")
 
-    def _unary(self, behaviour: Any, full_name: str) -> Any:
-        method = full_name.rpartition(".")[2]
-
+    def _unary(self, behaviour: Any, method: _Method) -> Any:
         async def answer(request: Any, context: Any) -> Any:
-            with tracing.serving(method, context.invocation_metadata() or ()), _Call(context, method) as call:
+            with _Call(context, method) as call, tracing.serving(method.name, call.metadata):
                 try:
-                    self._admit(full_name, call, request)
+                    self._admit(method, call, request)
+                    said = reply.Reply()
+                    reply.current.set(said)
                     # A deadline of the caller's is gRPC's own business.
                     async with asyncio.timeout(
                         self._default_deadline if context.time_remaining() is None else None
                     ) as limit:
-                        return await behaviour(request, context)
+                        message = await behaviour(request, context)
+                    if method.tagged:
+                        message = _tagged(message, said, call.given(reply.IF_NONE_MATCH), method)
+                    if said.headers:
+                        await context.send_initial_metadata(said.headers)
+                    return message
                 except Exception as error:
                     late = isinstance(error, TimeoutError) and limit.expired()
                     await call.refuse(
@@ -262,21 +287,19 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _stream(self, behaviour: Any, full_name: str) -> Any:
-        method = full_name.rpartition(".")[2]
-
+    def _stream(self, behaviour: Any, method: _Method) -> Any:
         async def write(request: Any, context: Any) -> None:
-            with _Call(context, method) as call, metrics.open_streams.labels(method).track_inprogress():
+            with _Call(context, method) as call, metrics.open_streams.labels(method.name).track_inprogress():
                 try:
-                    self._admit(full_name, call, request)
+                    self._admit(method, call, request)
                     await behaviour(request, context)
                 except Exception as error:
                     await call.refuse(error)
 
         async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
-            with _Call(context, method) as call, metrics.open_streams.labels(method).track_inprogress():
+            with _Call(context, method) as call, metrics.open_streams.labels(method.name).track_inprogress():
                 try:
-                    self._admit(full_name, call, request)
+                    self._admit(method, call, request)
                     async for response in behaviour(request, context):
                         yield response
                 except Exception as error:
@@ -303,28 +326,79 @@ def _readable(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], A
     return read
 
 
+class _Method:
+    """What is the same for every call of one RPC, so that it is looked up once."""
+
+    def __init__(self, full_name: str) -> None:
+        self.full_name = full_name
+        self.name = full_name.rpartition(".")[2]
+        declared = contracts.by_full_name().get(full_name)
+        #: Whether its answers carry an entity tag: what is read with a key, and not as a stream.
+        self.tagged = (
+            declared is not None
+            and declared.verb == "GET"
+            and declared.level in (Access.Level.PAID, Access.Level.KEY)
+            and not declared.streaming
+        )
+        self.renders = declared.renders if declared is not None else ""
+        self.seconds = metrics.request_seconds.labels(self.name)
+        self.served = metrics.requests_total.labels(self.name, grpc.StatusCode.OK.name)
+
+
+#: In place of an answer that the caller has. The transcoder takes a body without a content type for a fault.
+_NO_BODY = HttpBody(content_type="application/json").SerializeToString()
+
+
+def _tagged(message: Any, said: reply.Reply, if_none_match: str, method: _Method) -> Any:
+    """What is sent of a message: itself, its bytes when they were needed for its tag, or nothing of it."""
+    etag = said.etag
+    if not etag:
+        # The order of a map's entries is free; for the same answer to have the same tag it must not be.
+        message = message.SerializeToString(deterministic=True)
+        etag = reply.weak(message)
+    said.headers.append((reply.ETAG, etag))
+    if if_none_match and reply.has(if_none_match, etag):
+        said.headers.append((reply.NOT_MODIFIED, "1"))
+        return _NO_BODY if method.renders else b""
+    return message
+
+
+def _unless_serialized(serializer: Callable[[Any], bytes] | None) -> Callable[[Any], bytes] | None:
+    if serializer is None:
+        return None
+    return lambda message: message if isinstance(message, bytes) else serializer(message)
+
+
 class _Call:
     """One RPC under way: its request id in every log line, its time and its end in the metrics."""
 
-    def __init__(self, context: Any, method: str) -> None:
+    def __init__(self, context: Any, method: _Method) -> None:
         self._context = context
         self._method = method
         self._code = grpc.StatusCode.OK.name
         self._begun = time.perf_counter()
         self.metadata = tuple(context.invocation_metadata() or ())
-        given = next((value for key, value in self.metadata if key == REQUEST_ID), "")
+        given = self.given(REQUEST_ID)
         self.request_id = given if _REQUEST_ID_FORM.fullmatch(given) else uuid4().hex
         self._tokens: Mapping[str, Token[Any]] = {}
 
+    def given(self, name: str) -> str:
+        """What the caller's metadata says under a name; empty where it says nothing."""
+        value = next((value for key, value in self.metadata if key == name), "")
+        return value if isinstance(value, str) else ""
+
     def __enter__(self) -> Self:
-        self._tokens = structlog.contextvars.bind_contextvars(request_id=self.request_id, method=self._method)
+        self._tokens = structlog.contextvars.bind_contextvars(request_id=self.request_id, method=self._method.name)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             self._code = grpc.StatusCode.CANCELLED.name
-        metrics.requests_total.labels(self._method, self._code).inc()
-        metrics.request_seconds.labels(self._method).observe(time.perf_counter() - self._begun)
+        if self._code == grpc.StatusCode.OK.name:
+            self._method.served.inc()
+        else:
+            metrics.requests_total.labels(self._method.name, self._code).inc()
+        self._method.seconds.observe(time.perf_counter() - self._begun)
         structlog.contextvars.reset_contextvars(**self._tokens)
 
     async def refuse(self, error: Exception) -> NoReturn:

@@ -9,13 +9,15 @@ from stratum.signals.v1.signals_service_pb2_grpc import add_SignalsServiceServic
 
 from services.shared.bus import MARKETS, SIGNALS, open_bus
 from services.shared.database import open_database
+from services.shared.principal import Guard
 from services.shared.room import keep_room
-from services.shared.server import run, serve
+from services.shared.server import Interceptor, run, serve
 from services.shared.stage import Stage
 from services.signals.api import SignalsApi
 from services.signals.config import Config
 from services.signals.events import SignalEvents, keyframes_of
 from services.signals.feed import Feed
+from services.signals.over_http import FeedOverHttp, FeedServer, HttpAddress
 from services.signals.permits import Permits, following
 from services.signals.store import SignalStore, cycles, stage
 
@@ -48,19 +50,31 @@ async def main(config: Config) -> None:
             cached_events=config.cached_events,
             cycles=cycles,
         )
+        api = SignalsApi(store, feed, settings, permits)
+        pages = _pages_over_http(config, api)
         await serve(
             config,
-            [partial(add_SignalsServiceServicer_to_server, SignalsApi(store, feed, settings, permits))],
+            [partial(add_SignalsServiceServicer_to_server, api)],
             [SERVICE],
             background=[
                 rules.run(),
                 feed.run(),
                 keep_room(database, bus, stage, MARKETS, config.partitions),
                 *permits.background(feed.wake),
+                *(server.serve() for server in pages),
             ],
             ready=[database.check, bus.check_connected, bus.check_syncs_writes],
-            draining=[feed.drain],
+            draining=[feed.drain, *(server.stop for server in pages)],
         )
+
+
+def _pages_over_http(config: Config, api: SignalsApi) -> list[FeedServer]:
+    """One server, where the settings name a port for it."""
+    if not config.signals_feed_port:
+        return []
+    interceptor = Interceptor(config.grpc_default_deadline_seconds, Guard(config.principal_ring))
+    address = HttpAddress(config.signals_feed_host, config.signals_feed_port)
+    return [FeedServer(FeedOverHttp(api, interceptor), address, config.drain_seconds)]
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -17,21 +18,23 @@ from stratum.common.v1.error_reason_pb2 import ErrorReason
 from stratum.signals.v1 import signal_pb2, signals_service_pb2
 from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceServicer
 
-from services.shared import paging, principal
+from services.shared import paging, principal, reply
 from services.shared.errors import InvalidArgument
 from services.signals import render, wire
 from services.signals.cursor import Cursor
 from services.signals.feed import Beat, Ended, Feed, Item, More, Opened, Truncated
 from services.signals.model import SignalType
+from services.signals.pages import Pages, rendered
 from services.signals.permits import Permits
 from services.signals.rules import holding_now, specification
 from services.signals.rules.settings import RuleSettings
-from services.signals.store import Filters, PagePosition, SignalStore, SpanPosition
+from services.signals.store import Filters, Page, PagePosition, SignalStore, SpanPosition
 
 Context = ServicerContext[Any, Any]
 
 #: How long a browser waits before it opens a stream again that broke off.
 RETRY_MILLISECONDS = 3000
+_DATA_AGE = "x-data-age"
 #: In front of each signal of a ListSignalsResponse: field 1, length-delimited.
 _SIGNALS_TAG = b"\x0a"
 
@@ -45,34 +48,45 @@ class SignalsApi(SignalsServiceServicer):
         self._store = store
         self._feed = feed
         self._settings = settings
+        self._pages = Pages()
 
-    async def ReadSignals(self, request: signals_service_pb2.ListSignalsRequest, context: Context) -> HttpBody:
-        page = await self.ListSignals(request, context)
-        return HttpBody(content_type="application/json", data=msgspec.json.encode(render.fields(page)))
+    async def ReadSignals(self, request: signals_service_pb2.ListSignalsRequest, _context: Context) -> HttpBody:
+        self._say_age()
+        asked = wire.serialized(request)
+        page = self._pages.get(asked, self._feed.place())
+        if page is None:
+            found, full, token = await self._page(asked)
+            page = rendered(found.payloads, token, full=full)
+            self._pages.keep(asked, page, found.position)
+        reply.tag(page.etag)
+        return page.body
 
     async def ListSignals(
-        self, request: signals_service_pb2.ListSignalsRequest, context: Context
+        self, request: signals_service_pb2.ListSignalsRequest, _context: Context
     ) -> signals_service_pb2.ListSignalsResponse:
-        await self._say_age(context)
-        _known("collapse", signals_service_pb2.Collapse.Value.DESCRIPTOR, request.collapse)
-        _known("order_by", signals_service_pb2.OrderBy.Value.DESCRIPTOR, request.order_by)
-        asked = _without_page(request)
-        page = await self._store.page(
-            _feed_filters(request),
-            by_score=request.order_by != signals_service_pb2.OrderBy.TIME,
-            full=_is_full(request.view),
-            collapse=request.collapse == signals_service_pb2.Collapse.FACT,
-            size=paging.page_size(request.page_size),
-            behind=paging.decode(request.page_token, asked, PagePosition) if request.page_token else None,
-        )
-        response = _listed(page.payloads)
-        response.next_page_token = paging.encode(page.next, asked) if page.next else ""
+        self._say_age()
+        found, _, token = await self._page(wire.serialized(request))
+        response = _listed(found.payloads)
+        response.next_page_token = token
         return response
 
+    async def _page(self, asked: bytes) -> tuple[Page, bool, str]:
+        """A page, whether it is in full, and the token to the next one; empty on the last."""
+        wanted = _wanted(asked)
+        page = await self._store.page(
+            wanted.filters,
+            by_score=wanted.by_score,
+            full=wanted.full,
+            collapse=wanted.collapse,
+            size=wanted.size,
+            behind=wanted.behind,
+        )
+        return page, wanted.full, paging.encode(page.next, wanted.without_page) if page.next else ""
+
     async def GetSignal(
-        self, request: signals_service_pb2.GetSignalRequest, context: Context
+        self, request: signals_service_pb2.GetSignalRequest, _context: Context
     ) -> signals_service_pb2.GetSignalResponse:
-        await self._say_age(context)
+        self._say_age()
         stored = await self._store.get(_word("id", request.id))
         signal = signal_pb2.Signal.FromString(stored.full)
         stored_state = await self._store.event_state(signal.event_id)
@@ -86,9 +100,9 @@ class SignalsApi(SignalsServiceServicer):
         )
 
     async def ExplainSignal(
-        self, request: signals_service_pb2.ExplainSignalRequest, context: Context
+        self, request: signals_service_pb2.ExplainSignalRequest, _context: Context
     ) -> signals_service_pb2.ExplainSignalResponse:
-        await self._say_age(context)
+        self._say_age()
         stored = await self._store.get(_word("id", request.id))
         response = signals_service_pb2.ExplainSignalResponse.FromString(stored.explanation)
         response.signal.ParseFromString(stored.full)
@@ -97,9 +111,9 @@ class SignalsApi(SignalsServiceServicer):
         return response
 
     async def ListSuppressions(
-        self, request: signals_service_pb2.ListSuppressionsRequest, context: Context
+        self, request: signals_service_pb2.ListSuppressionsRequest, _context: Context
     ) -> signals_service_pb2.ListSuppressionsResponse:
-        await self._say_age(context)
+        self._say_age()
         asked = _without_page(request)
         spans, behind = await self._store.suppressions(
             Filters(
@@ -149,14 +163,18 @@ class SignalsApi(SignalsServiceServicer):
         cursor = Cursor.parse(after) if after else None
         refusal = self._permits.refusal_of(principal.current.get())
         with self._feed.seat():
-            await self._say_age(context)
+            if (age := self._age()) is not None:
+                await context.send_initial_metadata(((_DATA_AGE, age),))
             async for item in self._feed.follow(filters, full=full, after=cursor, refusal=refusal):
                 yield item
 
-    async def _say_age(self, context: Context) -> None:
-        age = self._feed.data_age_seconds()
-        if age is not None:
-            await context.send_initial_metadata((("x-data-age", f"{age:.1f}"),))
+    def _say_age(self) -> None:
+        if (age := self._age()) is not None:
+            reply.say(_DATA_AGE, age)
+
+    def _age(self) -> str | None:
+        seconds = self._feed.data_age_seconds()
+        return None if seconds is None else f"{seconds:.1f}"
 
 
 def _event_stream(item: Item) -> HttpBody:
@@ -225,6 +243,38 @@ def _varint(value: int) -> bytes:
 
 _Filtered = signals_service_pb2.ListSignalsRequest | signals_service_pb2.StreamSignalsRequest
 _Paged = signals_service_pb2.ListSignalsRequest | signals_service_pb2.ListSuppressionsRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A request for a page, as the store understands it."""
+
+    filters: Filters
+    by_score: bool
+    full: bool
+    collapse: bool
+    size: int
+    behind: PagePosition | None
+    #: What the token to the next page is bound to.
+    without_page: bytes
+
+
+@lru_cache(maxsize=1024)
+def _wanted(serialized: bytes) -> _Wanted:
+    """Remembered, because callers ask the same again and again. Raises InvalidArgument."""
+    request = signals_service_pb2.ListSignalsRequest.FromString(serialized)
+    _known("collapse", signals_service_pb2.Collapse.Value.DESCRIPTOR, request.collapse)
+    _known("order_by", signals_service_pb2.OrderBy.Value.DESCRIPTOR, request.order_by)
+    without_page = _without_page(request)
+    return _Wanted(
+        _feed_filters(request),
+        by_score=request.order_by != signals_service_pb2.OrderBy.TIME,
+        full=_is_full(request.view),
+        collapse=request.collapse == signals_service_pb2.Collapse.FACT,
+        size=paging.page_size(request.page_size),
+        behind=paging.decode(request.page_token, without_page, PagePosition) if request.page_token else None,
+        without_page=without_page,
+    )
 
 
 def _stream_filters(request: _Filtered) -> Filters:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
@@ -84,6 +85,15 @@ class FeedLimits:
     poll_seconds: float = 5.0
 
 
+class Place(NamedTuple):
+    """Where the feed stands. While it stays there, the same question has the same answer."""
+
+    #: How often it became unsure where the feed stands.
+    certainty: int
+    position: int
+    trimmed_position: int
+
+
 class Feed:
     """How far the feed goes, as this process knows, and everyone who waits for it to go further."""
 
@@ -91,6 +101,10 @@ class Feed:
         self._store = store
         self._limits = limits
         self._position = 0
+        self._trimmed_position = 0
+        self._hears = False
+        self._is_certain = False
+        self._certainty = 0
         self._bell = asyncio.Event()
         self._draining = False
         self._open_streams = 0
@@ -115,6 +129,11 @@ class Feed:
     def received(self) -> None:
         """A market update came in just now."""
         self._received_at = utc_now()
+
+    def place(self) -> Place | None:
+        """Where the feed stands, as far as the bell was heard: milliseconds behind the table. None while that is not
+        certain: the bell's connection is gone, or the table was seen to stand further back."""
+        return Place(self._certainty, self._position, self._trimmed_position) if self._is_certain else None
 
     def data_age_seconds(self) -> float | None:
         """Since the newest market update came in, here or in another process; None when none ever did."""
@@ -193,7 +212,17 @@ class Feed:
     def _reach(self, feed: FeedState) -> None:
         if feed.received_at is not None and (self._received_at is None or feed.received_at > self._received_at):
             self._received_at = self._noted_at = feed.received_at
+        self._trimmed_position = feed.trimmed_position
+        if feed.position < self._position:
+            # A look that a bell overtook; or the database came back from an older copy, and walks there once more.
+            self._doubt()
+        elif self._hears:
+            self._is_certain = True
         self._reach_position(feed.position)
+
+    def _doubt(self) -> None:
+        self._is_certain = False
+        self._certainty += 1
 
     def _reach_position(self, position: int) -> None:
         if position > self._position:
@@ -201,16 +230,26 @@ class Feed:
             self._ring()
 
     async def _listen(self) -> None:
-        async with self._store.listening() as positions:
-            self._reach(await self._store.feed_state())  # it may have grown before we listened
-            async for position in positions:
-                self._reach_position(position)
+        try:
+            async with self._store.listening() as positions:
+                self._hears = True
+                self._reach(await self._store.feed_state())  # it may have grown before we listened
+                async for position in positions:
+                    self._reach_position(position)
+        finally:
+            self._hears = False
+            self._doubt()
 
     async def _look(self) -> None:
         if self._received_at is not None and self._received_at != self._noted_at:
             self._noted_at = self._received_at
             await self._store.note_received(self._received_at)
-        self._reach(await self._store.feed_state())
+        try:
+            self._reach(await self._store.feed_state())
+        except BaseException:
+            # The bell's connection may be as dead as this one, and not know it.
+            self._doubt()
+            raise
 
 
 def _beginning(feed: FeedState, after: Cursor | None) -> Opened | Truncated:

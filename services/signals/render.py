@@ -6,6 +6,7 @@ fields are absent, fields that cannot be absent are always there, enums are bare
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -20,6 +21,14 @@ from stratum.signals.v1.signal_pb2 import Signal
 NOT_DETERMINED = frozenset({"published_at", "cursor"})
 
 _DOUBLES = frozenset({FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT})
+
+
+#: What protobuf's JSON writer escapes beyond what JSON has to: what a script or a reader of text might take for
+#: something else. Outside of strings JSON has none of these.
+_ESCAPED_TOO = re.compile(
+    "[<>\x7f-\x9f\xad\u0600-\u0603\u06dd\u070f\u17b4\u17b5\u200b-\u200f\u2028-\u202e\u2060-\u2064"
+    "\u206a-\u206f\ufeff\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
+)
 
 
 def number(value: float) -> str:
@@ -37,7 +46,7 @@ def fields(message: Message) -> dict[str, Any]:
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
         if _is_map(field):
-            shown[field.name] = dict(sorted(value.items()))
+            shown[field.name] = dict(sorted(value.items(), key=_as_serialized))
         elif field.is_repeated:
             shown[field.name] = [_shown(field, item) for item in value]
         elif not field.has_presence or message.HasField(field.name):
@@ -45,24 +54,39 @@ def fields(message: Message) -> dict[str, Any]:
     return shown
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=4096)
 def cursor_and_json(payload: bytes) -> tuple[bytes, bytes]:
     """A serialized `Signal`: its cursor, and one line of JSON. Remembered: every open stream asks for the same."""
     signal = Signal.FromString(payload)
-    return signal.cursor.encode(), msgspec.json.encode(fields(signal))
+    return signal.cursor.encode(), _escaped(msgspec.json.encode(fields(signal)))
 
 
 def replay_line(signal: Signal) -> bytes:
     """One line of a replay file: the FULL view without `NOT_DETERMINED`, keys sorted, so that equal runs give equal
     bytes."""
     shown = {name: value for name, value in fields(signal).items() if name not in NOT_DETERMINED}
-    return msgspec.json.encode(shown, order="sorted")
+    return _escaped(msgspec.json.encode(shown, order="sorted"))
 
 
 def replay_lines(signals: Iterable[Signal]) -> list[bytes]:
     """The lines of a replay file in their order: by completing observation, then by id."""
     ordered = sorted(signals, key=lambda signal: (signal.observed_at.ToNanoseconds(), signal.id))
     return [replay_line(signal) for signal in ordered]
+
+
+def _as_serialized(entry: tuple[str, Any]) -> bytes:
+    # Signals are stored with a name that goes on before the one that ends there, and the gateway prints what it finds.
+    # No letter's bytes come behind 0xff.
+    return entry[0].encode() + b"\xff"
+
+
+def _escaped(encoded: bytes) -> bytes:
+    return _ESCAPED_TOO.sub(_as_utf16, encoded.decode()).encode()
+
+
+def _as_utf16(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def _is_map(field: Any) -> bool:  # Any: the stubs name two classes for one descriptor

@@ -8,7 +8,7 @@ afterwards, so a cursor is a number and resuming needs no memory of readers.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -271,6 +271,8 @@ class Page(NamedTuple):
 
     payloads: Sequence[bytes]
     next: PagePosition | None
+    #: How far the feed went in the very moment that the page shows; None for an empty page, which does not know.
+    position: int | None
 
 
 class Stretch(NamedTuple):
@@ -306,6 +308,8 @@ class SignalStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # The two questions that every reader repeats: the query builder took four times as long as all the rest.
+        self._ask = database.readers.rows
         # A read is one statement, and a statement sees one state of the feed: BEGIN and COMMIT would only cost.
         self._reading = database.engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -325,19 +329,22 @@ class SignalStore:
             wanted.append(f"(signal.{key}, signal.feed_position) < (%(key)s, %(position)s)")
             last = behind.key if by_score else _moment(behind.key)
             parameters |= {"upper": behind.upper, "key": last, "position": behind.feed_position}
-        rows = await self._rows(
-            f"SELECT signal.{'full' if full else 'basic'}, signal.{key}, signal.feed_position, "  # noqa: S608 - our words
+        rows = await self._ask(
+            # The text is made of our own words only; what a caller gave is in the parameters.
+            f"SELECT signal.{'full' if full else 'basic'}, signal.{key}, signal.feed_position, "  # noqa: S608
             "(SELECT position FROM signals.feed) "
             f"FROM signals.signal WHERE {' AND '.join(wanted) or 'true'} "
-            f"ORDER BY signal.{key} DESC, signal.feed_position DESC LIMIT %(rows)s",
+            f"ORDER BY signal.{key} DESC, signal.feed_position DESC LIMIT %(rows)s".encode(),
             {**parameters, "rows": size + 1},
         )
         payloads = [row[0] for row in rows[:size]]
+        position = rows[0][3] if rows else None
         if len(rows) <= size:
-            return Page(payloads, None)
+            return Page(payloads, None, position)
         _, last_key, last_position, position = rows[size - 1]
         upper = position if behind is None else behind.upper
-        return Page(payloads, PagePosition(upper, last_key if by_score else _microseconds(last_key), last_position))
+        behind = PagePosition(upper, last_key if by_score else _microseconds(last_key), last_position)
+        return Page(payloads, behind, position)
 
     async def stretch(self, filters: Filters, *, full: bool, after: int, through: int, size: int) -> Stretch:
         """What the feed holds behind one position and through another, oldest first, at most `size` signals.
@@ -345,25 +352,12 @@ class SignalStore:
         `through` must be a position that the feed has reached: then everything below it is there.
         """
         wanted = ["signal.feed_position > %(after)s", "signal.feed_position <= %(through)s", *filters.conditions()]
-        rows = await self._rows(
+        rows = await self._ask(
             f"SELECT signal.{'full' if full else 'basic'}, signal.feed_position FROM signals.signal "  # noqa: S608 - our words
-            f"WHERE {' AND '.join(wanted)} ORDER BY signal.feed_position LIMIT %(rows)s",
+            f"WHERE {' AND '.join(wanted)} ORDER BY signal.feed_position LIMIT %(rows)s".encode(),
             {**filters.parameters(), "after": after, "through": through, "rows": size},
         )
         return Stretch([row[0] for row in rows], rows[-1][1] if len(rows) == size else through)
-
-    async def _rows(self, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """The two queries that every reader repeats, written for the driver itself, prepared and answered in binary.
-
-        The query builder took four times as long as everything else in such a request together.
-        """
-        async with self._reading.connect() as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert isinstance(driver, DriverConnection)
-            async with driver.cursor(binary=True) as cursor:
-                # The text is made of our own words only; what a caller gave is in the parameters.
-                await cursor.execute(query.encode(), parameters, prepare=True)
-                return await cursor.fetchall()
 
     async def get(self, signal_id: str) -> StoredSignal:
         """One signal, whole. Raises NotFound (SIGNAL_NOT_FOUND)."""

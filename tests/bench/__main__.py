@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from services.shared.clock import utc_now
-from tests.bench import feed, growth, latency, memory, profiling, throughput
+from tests.bench import access, growth, latency, memory, profiling, throughput
 from tests.bench.board import Pattern, Uniform
 from tests.bench.figures import Figure, write
 from tests.bench.recorded import like_recorded
@@ -42,8 +42,8 @@ async def _memory(folder: Path, given: argparse.Namespace, say: Callable[[str], 
     return await memory.measure(folder, given.events, _pattern(given), say)
 
 
-async def _feed(folder: Path, given: argparse.Namespace, say: Callable[[str], None]) -> list[Figure]:
-    return await feed.measure(folder)
+async def _access(folder: Path, given: argparse.Namespace, say: Callable[[str], None]) -> list[Figure]:
+    return await access.measure(folder, say)
 
 
 PARTS: Mapping[str, Part] = {
@@ -51,7 +51,7 @@ PARTS: Mapping[str, Part] = {
     "growth": _growth,
     "latency": _latency,
     "memory": _memory,
-    "feed": _feed,
+    "access": _access,
 }
 
 

@@ -205,11 +205,26 @@ async def test_long_answers_are_compressed_for_those_who_can_read_it(caller):
         assert "content-encoding" not in answer.headers
 
 
-@pytest.mark.parametrize("tags", [ETAG, f'W/"older", {ETAG}', "*"])
-async def test_what_the_caller_has_is_not_sent_again(caller, tags):
-    async with caller.get(FEED, headers={"if-none-match": tags}) as answer:
+@pytest.mark.parametrize("path", [FEED, f"{FEED}/abc", "/api/v1/intel/consensus", "/api/v1/intel/suppressions"])
+@pytest.mark.parametrize("tags", [ETAG, f'W/"older", {ETAG}', f'{ETAG},"a,b"', ETAG.removeprefix("W/"), "*"])
+async def test_what_the_caller_has_is_not_sent_again(caller, path, tags):
+    async with caller.get(path, headers={"if-none-match": tags, "accept-encoding": "gzip"}) as answer:
         assert (answer.status, await answer.read()) == (304, b"")
         assert answer.headers["etag"] == ETAG
+        assert answer.headers["x-data-age"] == DATA_AGE
+        assert not {"content-type", "content-encoding", "x-stratum-not-modified"} & {*map(str.lower, answer.headers)}
+
+
+async def test_what_a_caller_says_of_himself_makes_nothing_known(caller):
+    async with caller.get(FEED, headers={"x-stratum-not-modified": "1"}) as answer:
+        assert (answer.status, len((await answer.json())["signals"])) == (200, 50)
+        assert "x-stratum-not-modified" not in answer.headers
+
+
+async def test_an_error_is_told_whatever_the_caller_has(caller):
+    async with caller.get(f"{FEED}/missing", headers={"if-none-match": "*"}) as answer:
+        assert (answer.status, (await answer.json())["details"][0]["reason"]) == (404, "SIGNAL_NOT_FOUND")
+        assert "etag" not in answer.headers
 
 
 async def test_what_has_changed_is_sent_again(caller):

@@ -620,7 +620,7 @@ class MinedFold(Counting):
 
 class MinedDatabase(Database):
     def __init__(self, database: Database, bomb: Bomb) -> None:
-        super().__init__(database.engine)
+        super().__init__(database.engine, database.readers)
         self._bomb = bomb
 
     @asynccontextmanager

@@ -67,6 +67,20 @@ def test_the_line_has_no_line_break_whatever_a_team_is_called():
     assert b"\r" not in render.cursor_and_json(payload)[1]
 
 
+@pytest.mark.parametrize("name", ["<b>", "\x7f", "soft\u00adhyphen", "\u2028", "\ufeff", "\U0001d173", "Curaçao", "🏀"])
+def test_what_a_script_might_take_for_something_else_is_escaped_and_reads_back(name):
+    line = render.cursor_and_json(wire.signal(a_signal("one", home_team=name)).SerializeToString())[1]
+    assert json.loads(line)["home_team"] == name
+    assert (name.encode() in line) == (name in ("Curaçao", "🏀"))
+
+
+def test_the_entries_of_a_map_stand_as_they_are_stored():
+    signal = wire.signal(a_signal("one", meta={"b": "1", "a": "2", "ab": "3", "": "4"}))
+    stored = wire.serialized(signal)
+    shown = list(json.loads(render.cursor_and_json(stored)[1])["meta"])
+    assert shown == sorted(shown, key=lambda name: stored.index(b"\n%c%s\x12" % (len(name), name.encode())))
+
+
 def test_times_are_printed_in_utc_with_as_many_digits_as_needed():
     signal = wire.signal(a_signal("one"))
     assert render.fields(signal)["observed_at"] == "2026-01-05T12:00:00Z"

@@ -1,0 +1,75 @@
+"""Pages of the feed as they are sent, remembered for as long as the feed stands where it stood."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from google.api.httpbody_pb2 import HttpBody
+from stratum.signals.v1 import signal_pb2
+
+from services.shared import reply
+from services.signals import render
+from services.signals.feed import Place
+
+#: What all remembered pages may take; one of 50 signals takes about 50 kB.
+MOST_BYTES = 16 * 1024 * 1024
+#: Signals stay as they were written, but code that knows another field prints them otherwise.
+_RENDERING = hashlib.sha256(signal_pb2.DESCRIPTOR.serialized_pb).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPage:
+    """A `ListSignalsResponse` as JSON, and the tag that names it."""
+
+    body: HttpBody
+    etag: str
+
+
+def rendered(payloads: Sequence[bytes], next_page_token: str, *, full: bool) -> RenderedPage:
+    """The bytes that the gateway's transcoder would print.
+
+    The tag names the signals by their cursors, which is all that determines them, and says whether there are more. The
+    token to those also holds how far the feed went, so that every new signal changes it; the old one stays good.
+    """
+    signals = [render.cursor_and_json(payload) for payload in payloads]
+    data = b'{"signals":[%b],"next_page_token":"%b"}' % (
+        b",".join([shown for _, shown in signals]),
+        next_page_token.encode(),
+    )
+    view = b"+" if next_page_token else b".", b"full" if full else b"basic"
+    etag = reply.weak(b" ".join([_RENDERING, *view, *(cursor for cursor, _ in signals)]))
+    return RenderedPage(HttpBody(content_type="application/json", data=data), etag)
+
+
+class Pages:
+    """The pages that were asked for since the feed last moved."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._place: Place | None = None
+        self._pages: dict[bytes, RenderedPage] = {}
+
+    def get(self, asked: bytes, place: Place | None) -> RenderedPage | None:
+        """The page that this request was given at this place of the feed."""
+        if place is None:
+            return None
+        if place != self._place:
+            self._pages.clear()
+            self._bytes = 0
+            self._place = place
+        return self._pages.get(asked)
+
+    def keep(self, asked: bytes, page: RenderedPage, position: int | None) -> None:
+        """Remembers a page, if the position that it shows is where the feed stood when it was asked for."""
+        size = len(asked) + len(page.body.data)
+        if self._place is None or position != self._place.position or size > self._most_bytes:
+            return
+        while self._pages and self._bytes + size > self._most_bytes:
+            oldest = next(iter(self._pages))
+            self._bytes -= len(oldest) + len(self._pages.pop(oldest).body.data)
+        if asked not in self._pages:
+            self._bytes += size
+        self._pages[asked] = page
