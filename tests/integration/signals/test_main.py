@@ -15,7 +15,7 @@ from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceStub
 
 from deploy.local.process import free_port
 from services.shared.bus import Bus
-from services.shared.testing import channel_to, eventually
+from services.shared.testing import PRINCIPAL_KEYS, channel_to, eventually
 from services.signals.feed_testing import a_busy_evening, send
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +37,9 @@ async def test_it_streams_what_the_rules_find_and_says_that_it_drains(
             "STRATUM_NATS_URL": nats_server.url,
             "STRATUM_NATS_MONITOR_URL": nats_server.monitor_url,
             "STRATUM_GRPC_PORT": str(port),
+            "STRATUM_PRINCIPAL_KEYS": PRINCIPAL_KEYS,
             "STRATUM_METRICS_PORT": str(free_port()),
+            "SIGNALS_FEED_PORT": str(free_port()),
             "STRATUM_LOG_LEVEL": "WARNING",
         },
     )
