@@ -39,6 +39,7 @@ async def test_it_streams_what_the_rules_find_and_says_that_it_drains(
             "STRATUM_GRPC_PORT": str(port),
             "STRATUM_PRINCIPAL_KEYS": PRINCIPAL_KEYS,
             "STRATUM_METRICS_PORT": str(free_port()),
+            "SIGNALS_FEED_PORT": str(free_port()),
             "STRATUM_LOG_LEVEL": "WARNING",
         },
     )
