@@ -117,7 +117,7 @@ PortBaseOption = Annotated[
         "--port-base",
         min=1024,
         max=65000,
-        help="Use 21 ports in a row from this one on, the gateway first. Without it the gateway has 8080, or a free "
+        help="Use 22 ports in a row from this one on, the gateway first. Without it the gateway has 8080, or a free "
         "port where that is taken.",
     ),
 ]

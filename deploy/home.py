@@ -49,6 +49,8 @@ class Ports:
     signals: int = 50053
     billing: int = 50054
     sandbox: int = 50055
+    #: Where signals gives the gateway the feed's pages by plain HTTP.
+    feed: int = 50056
     ingest_metrics: int = 9101
     consensus_metrics: int = 9102
     signals_metrics: int = 9103

@@ -101,6 +101,8 @@ class StackSettings:
     sandbox: bool = True
     #: Requests that one address may send in a second; twice as many at once.
     address_requests_per_second: int = 100
+    #: Threads with which a gateway serves callers.
+    gateway_workers: int = 2
     #: Put over the servers' own, such as `fsync`.
     postgres: Mapping[str, str] = field(default_factory=dict)
     #: Settings for every service, over those of the profile.
@@ -324,6 +326,7 @@ class Stack:
             return environment | self._peppers()
         if name == "signals" and self.settings.gateway:
             environment["SIGNALS_BILLING_ADDRESS"] = self.billing_address
+            environment["SIGNALS_FEED_PORT"] = str(ports.feed)
         if not isinstance(self.settings.market, Recorded):
             environment[f"{name.upper()}_INGEST_ADDRESS"] = f"127.0.0.1:{ports.ingest}"
         return environment
@@ -393,6 +396,8 @@ class Stack:
             sandbox=("127.0.0.1", ports.sandbox) if self._has_sandbox else None,
             address_requests_per_second=self.settings.address_requests_per_second,
             address_burst=2 * self.settings.address_requests_per_second,
+            feed=("127.0.0.1", ports.feed),
+            workers=self.settings.gateway_workers,
         )
         self._household.add(name, envoy, folder / "envoy.log")
         reader = name.replace(GATEWAY, USAGE)

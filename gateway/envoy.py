@@ -63,12 +63,14 @@ LINE = {
 PAGES = tuple(page.path for page in docs.PAGES)
 _TYPES = "type.googleapis.com/envoy.extensions.filters.http"
 _OPEN = {"@type": f"{_TYPES}.ext_authz.v3.ExtAuthzPerRoute", "disabled": True}
+_TRANSCODER = "envoy.filters.http.grpc_json_transcoder"
+_DISABLED = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+_PROTOCOL = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+# The one method that is asked all the time, and whose answer is JSON already: docs/decisions/0018.
+FEED = "stratum.signals.v1.SignalsService/ReadSignals"
 # What is answered here passes no key and no transcoder, which would not know it.
 _NO_RPC = {
-    "envoy.filters.http.grpc_json_transcoder": {
-        "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
-        "disabled": True,
-    },
+    _TRANSCODER: _DISABLED,
     "envoy.filters.http.ext_authz": _OPEN,
 }
 
@@ -101,6 +103,10 @@ class Gateway:
     """How much one address may send, whoever it is."""
     address_burst: int = 200
     """How much of that at once."""
+    feed: tuple[str, int] | None = None
+    """Host and port where signals gives the pages of its feed by plain HTTP; without it they come over gRPC."""
+    workers: int = 2
+    """Threads that serve callers."""
 
     @property
     def url(self) -> str:
@@ -125,7 +131,7 @@ def prepare(gateway: Gateway) -> list[str]:
         *("--config-path", str(gateway.folder / "envoy.yaml")),
         *("--log-level", "warning"),
         *("--file-flush-interval-msec", "100"),  # what the access log of a killed gateway may lack
-        *("--concurrency", "2"),
+        *("--concurrency", str(gateway.workers)),
         "--disable-hot-restart",  # two gateways on one machine would fight over one shared memory
     ]
 
@@ -211,7 +217,8 @@ def routes(gateway: Gateway) -> Iterator[dict[str, Any]]:
             continue
         if gateway.sandbox is not None and method.service in SANDBOXED:
             yield _route(gateway, method, "sandbox")
-        yield _route(gateway, method, method.service)
+        by_http = gateway.feed is not None and method.full_name == FEED
+        yield _by_http(_route(gateway, method, "feed")) if by_http else _route(gateway, method, method.service)
     for _, methods in groupby(reached, key=lambda one: one.template):
         known = list(methods)
         yield {
@@ -234,13 +241,34 @@ def clusters(gateway: Gateway) -> Iterator[dict[str, Any]]:
             # Every open stream is a request that does not end; the default of 1,024 would refuse the next ordinary one.
             "circuit_breakers": {"thresholds": [{"max_requests": 4096}]},
             "typed_extension_protocol_options": {
-                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                _PROTOCOL: {
+                    "@type": f"type.googleapis.com/{_PROTOCOL}",
                     "explicit_http_config": {"http2_protocol_options": {}},
                 }
             },
             "load_assignment": {"cluster_name": name, "endpoints": [_endpoint(host, port)]},
         }
+    if gateway.feed is not None:
+        yield {
+            "name": "feed",
+            "type": "STRICT_DNS",
+            "connect_timeout": "1s",
+            "typed_extension_protocol_options": {
+                _PROTOCOL: {
+                    "@type": f"type.googleapis.com/{_PROTOCOL}",
+                    "explicit_http_config": {"http_protocol_options": {}},
+                    # Sooner than the service closes it, so that no call meets a connection that is just being closed.
+                    "common_http_protocol_options": {"idle_timeout": "300s"},
+                }
+            },
+            "load_assignment": {"cluster_name": "feed", "endpoints": [_endpoint(*gateway.feed)]},
+        }
+
+
+def _by_http(route: dict[str, Any]) -> dict[str, Any]:
+    """The same route to where the answer is JSON already."""
+    filters = route["typed_per_filter_config"] | {_TRANSCODER: _DISABLED}
+    return route | {"typed_per_filter_config": filters}
 
 
 def _route(gateway: Gateway, method: Method, cluster: str) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class Envoy:
         stream_flush_seconds: float = 60.0,
         address_requests_per_second: int = 100,
         address_burst: int = 200,
+        feed: tuple[str, int] | None = None,
+        workers: int = 2,
     ) -> None:
         """Everything as a Gateway has it, which see. A port of 0 takes a free one and keeps it."""
         self.gateway = Gateway(
@@ -47,6 +49,8 @@ class Envoy:
             stream_flush_seconds,
             address_requests_per_second,
             address_burst,
+            feed,
+            workers,
         )
         self._log = self.gateway.folder / "envoy.log"
         self._process: subprocess.Popen[bytes] | None = None

@@ -16,6 +16,8 @@ from uuid import uuid4
 
 import grpc
 import grpc.aio
+import psycopg
+import sqlalchemy.exc
 import structlog
 import uvloop
 from aiohttp import web
@@ -33,7 +35,7 @@ from stratum.common.v1.error_reason_pb2 import ErrorReason
 
 from services.shared import contracts, metrics, principal, reply, tracing
 from services.shared.config import ServiceConfig, load
-from services.shared.errors import DOMAIN, DeadlineExceeded, DomainError, InvalidArgument
+from services.shared.errors import DOMAIN, DeadlineExceeded, DomainError, InvalidArgument, Unavailable
 from services.shared.logging import configure_logging, logger, masked
 from services.shared.principal import Guard
 from services.shared.tasks import end_tasks
@@ -45,6 +47,8 @@ Registration = Callable[[grpc.aio.Server], None]
 ReadyCheck = Callable[[], Awaitable[None]]
 
 REQUEST_ID = "x-request-id"
+#: The database is away, starts, or gave up on a statement: the same call may succeed after a pause.
+DATABASE_AWAY = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.TimeoutError, psycopg.OperationalError)
 _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _READINESS_PERIOD_SECONDS = 2.0
 _READINESS_DEADLINE_SECONDS = 5.0
@@ -406,6 +410,9 @@ class _Call:
         if isinstance(error, grpc.aio.AbortError):
             self._code = self._context.code().name if self._context.code() else grpc.StatusCode.UNKNOWN.name
             raise error
+        if isinstance(error, DATABASE_AWAY):
+            log.warning("the database does not answer", error=type(error).__name__, detail=masked(str(error))[:200])
+            error = Unavailable(ErrorReason.UNAVAILABLE, "the service cannot answer now; repeat the call after a pause")
         if isinstance(error, DomainError):
             log.info("refused", code=error.code.name, reason=error.reason_name, message=error.message)
             code, message, reason, metadata = error.code, error.message, error.reason_name, error.metadata
