@@ -1,6 +1,6 @@
 """Calls of every kind that the OpenAPI file allows, and many that it does not, against the whole stack.
 
-`STRATUM_CASES=200` makes so many of each operation; CI makes a few.
+`CASES_OF_EACH=200` makes so many of each operation; CI makes a few.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from services.shared import contracts
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CASES = int(os.environ.get("STRATUM_CASES", "8"))
+CASES = int(os.environ.get("CASES_OF_EACH", "8"))
 SCHEMA = schemathesis.openapi.from_path(OPENAPI)
 OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations()}
 CHECKS = (status_code_conformance, content_type_conformance, response_schema_conformance)

@@ -281,7 +281,7 @@ async def test_the_reference_page_may_load_nothing(caller):
 
 
 async def test_the_examples_of_the_reference_page_call_this_gateway(caller, gateway):
-    async with caller.get("/docs") as answer:
+    async with caller.get("/docs/reference") as answer:
         assert f"curl '{gateway.url}{FEED}?" in unescape(await answer.text())
 
 
