@@ -190,6 +190,14 @@ class Stack:
         """End one process as a crash would; it is started again. To show that nothing is lost."""
         self.members[name].kill()
 
+    def hold(self, name: str) -> None:
+        """Let a process stand still until `let_go`: it lives, and does not answer."""
+        psutil.Process(self.members[name].runnable.pid).suspend()
+
+    def let_go(self, name: str) -> None:
+        """Let a held process go on."""
+        psutil.Process(self.members[name].runnable.pid).resume()
+
     async def failed(self) -> None:
         """Returns never; raises StackFailedError when a process cannot be kept alive."""
         assert self._failed is not None, "not started"
