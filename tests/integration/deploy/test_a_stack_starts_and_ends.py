@@ -1,5 +1,6 @@
 """`up`, `status`, `down` and `demo`: a second start harms nothing, nor does a taken port; nothing is left running."""
 
+import re
 import shutil
 import signal
 import socket
@@ -17,9 +18,10 @@ import pytest
 from deploy import figures
 from deploy.home import Home, Living, free_ports
 from deploy.local.process import free_port
+from deploy.schema import SERVICES
 from deploy.simulator.calibration import BOOKS, CHANGES, OVERROUND
 from deploy.simulator.market import MARKETS
-from deploy.stack import Simulated, Stack, StackSettings
+from deploy.stack import EDGE, Simulated, Stack, StackSettings
 from services.shared.testing import eventually
 
 STRATUM = [sys.executable, "-m", "deploy.cli"]
@@ -43,6 +45,14 @@ def stratum(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*STRATUM, *arguments], check=False, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
 
 
+def read(living: Living, key: str) -> int:
+    """The status of the feed's answer to a key, which is known to the gateway within a second."""
+    url = f"http://127.0.0.1:{living.ports.gateway}/api/v1/intel/signals"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.status
+
+
 def everybody(living: Living) -> list[psutil.Process]:
     process = psutil.Process(living.pid)
     return [process, *process.children(recursive=True)]
@@ -56,11 +66,18 @@ def test_a_stack_comes_up_once_is_looked_at_and_goes_down_whole(home: Home) -> N
 
     assert started.returncode == 0, started.stdout + started.stderr
     assert living is not None
-    with urllib.request.urlopen(f"http://127.0.0.1:{living.ports.gateway}/api/v1/intel/signals", timeout=30) as answer:
-        assert answer.status == 200
     processes = everybody(living)
-    assert set(living.processes) == {"postgres", "nats", "ingest", "consensus", "signals", "gateway"}
-    assert (home.secrets / "passwords.json").stat().st_mode & 0o077 == 0
+    assert set(living.processes) == {"postgres", "nats", *SERVICES, "gateway", *EDGE}
+    assert not [secret for secret in home.secrets.iterdir() if secret.stat().st_mode & 0o077]
+
+    made = stratum("accounts", "create", "Acme", "--email", "dev@acme.example", "--home", folder)
+    account = re.search(r"acct_\w+", made.stdout)
+    assert account is not None, made.stdout + made.stderr
+    issued = stratum("keys", "issue", account[0], "--home", folder)
+    key = re.search(r"^stratum_live_\w+$", issued.stdout, re.MULTILINE)
+    assert key is not None, issued.stdout + issued.stderr
+    opened = read(living, key[0])
+    assert opened == 200
 
     again = stratum("up", "--home", folder)
     assert again.returncode == 0
@@ -100,7 +117,7 @@ def test_ctrl_c_ends_the_demo_with_a_sentence_and_everything_with_it() -> None:
     demo = subprocess.Popen([*STRATUM, "demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert demo.stdout is not None
     with demo.stdout as output:
-        begun = next((line for line in output if "Signals:" in line), None)
+        begun = next((line for line in output if "Signals, as the market" in line), None)
         assert begun is not None, "the demo ended before it showed anything"
         processes = psutil.Process(demo.pid).children(recursive=True)
 
