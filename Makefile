@@ -77,6 +77,10 @@ plans: $(READY) ## How PostgreSQL answers every query on a generated year; WRITE
 faults: $(READY) ## A recording while everything goes wrong, compared with one in peace: 100 kills and more a seed [SEED=1] [RECORDING=folder]
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(RECORDING),--recording $(RECORDING))
 
+.PHONY: faults-edge
+faults-edge: $(READY) ## Partners' calls while everything at the edge is killed, compared with the ledger call by call [SEED=1] [REQUESTS=50000]
+	$(BIN)/python -m tests.faults.edge $(if $(SEED),--seed $(SEED)) $(if $(REQUESTS),--requests $(REQUESTS))
+
 ##@ Change it
 .PHONY: proto generate format migrate release lock third-party
 proto: $(READY) $(THIRD_PARTY) ## Make gen/, the OpenAPI file and the client from protos/
