@@ -291,5 +291,7 @@ async def _misbehave(wish: str, context: Any) -> None:
             raise RuntimeError(SECRET)
         case "bare":  # as gRPC itself answers on a fault: a status without details
             await context.abort(grpc.StatusCode.UNKNOWN, SECRET)
+        case "given_up":  # as a service that ends answers what it cannot finish
+            await context.abort(grpc.StatusCode.CANCELLED, SECRET)
         case "slow":
             await asyncio.Event().wait()

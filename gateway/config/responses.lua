@@ -22,6 +22,16 @@ local function complete_error(answer)
   body:setBytes(status .. ',"request_id":"' .. remembered["request_id"] .. '"}')
 end
 
+-- A service that ends while it answers cancels what it cannot finish. Whoever still waits for it may ask again.
+local function given_up(answer)
+  local remembered = answer:streamInfo():dynamicMetadata():get("stratum") or {}
+  answer:headers():replace(":status", "503")
+  answer:headers():replace("content-type", "application/json")
+  answer:body(true):setBytes('{"code":14,"message":"the service cannot answer now; repeat the call after a pause","details":['
+    .. '{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"UNAVAILABLE","domain":"stratum","metadata":{}}],'
+    .. '"request_id":"' .. remembered["request_id"] .. '"}')
+end
+
 -- What the caller has already is not sent again. The service has compared the tags, and sent a message without anything in it.
 local function spare_known(answer)
   answer:headers():replace(":status", "304")
@@ -42,7 +52,9 @@ function envoy_on_response(answer)
     headers:remove("grpc-accept-encoding")
   end
   headers:remove("x-envoy-ratelimited")
-  if tonumber(status) >= 400 then
+  if status == "499" then
+    given_up(answer)
+  elseif tonumber(status) >= 400 then
     complete_error(answer)
   elseif headers:get("x-stratum-not-modified") then
     headers:remove("x-stratum-not-modified")

@@ -1,7 +1,8 @@
 """Secrets with versions, and the keyed hashes made with them.
 
-The newest secret signs; older ones are still good for checking, so that a secret can be replaced without a moment in
-which something signed a second ago is refused: add the new one in front, roll out, and later take the old one away.
+The newest secret signs; the others are still good for checking, so that a secret can be replaced without a moment in
+which something that was signed is refused. Where several processes sign and check, that takes three rounds: the new one
+behind the old one everywhere, then in front of it, then alone. docs/operations.md has the steps.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ REFUSALS = {
     "a bug": ("GET", f"{FEED}?event_id=broken", {}, 500, 13, "INTERNAL"),
     "a bug before a stream": ("GET", f"{WATCH}?after=broken", {}, 500, 13, "INTERNAL"),
     "a status without details": ("GET", f"{FEED}?event_id=bare", {}, 500, 2, "INTERNAL"),
+    "a service that ends meanwhile": ("GET", f"{FEED}?event_id=given_up", {}, 503, 14, "UNAVAILABLE"),
     "a service that takes too long": ("GET", f"{FEED}?event_id=slow", {}, 504, 4, "DEADLINE_EXCEEDED"),
     "an unknown parameter": ("GET", f"{FEED}?teir=HIGH", {}, 400, 3, "INVALID_ARGUMENT"),
     "an unknown value": ("GET", f"{FEED}?tier=ENORMOUS", {}, 400, 3, "INVALID_ARGUMENT"),
@@ -273,6 +274,12 @@ async def test_the_gateways_own_pages_answer_without_any_service(lonely_gateway,
 async def test_the_openapi_file_is_served_as_it_is_kept(caller):
     async with caller.get("/api/v1/openapi.json") as answer:
         assert await answer.json() == DOCUMENT
+
+
+@pytest.mark.parametrize("name", ["*", "!", "a|b", "x-bin", "grpc-timeout"])
+async def test_a_header_that_grpc_cannot_carry_breaks_nothing(caller, name):
+    async with caller.get("/api/v1/intel/games", headers={name: "%%% no base64 %%%"}) as answer:
+        assert answer.status == 200
 
 
 async def test_the_reference_page_may_load_nothing(caller):
