@@ -54,11 +54,11 @@ _ACCOUNTS_AT_ONCE = 100
 
 
 class Announcer(Protocol):
-    """How what changes is said to others. Whoever says something is alone with that from then on until his commit, so
-    it comes last in a transaction."""
+    """How others learn what changes. Whoever uses it is alone with that from then on until his commit, so it comes last
+    in a transaction."""
 
     async def changed(self, connection: AsyncConnection, account_ids: Sequence[str]) -> None:
-        """Gives accounts that the caller holds the access table's next revision, and says so."""
+        """Gives accounts that the caller holds the access table's next revision, for whoever asks what changed."""
         ...
 
     async def say(self, connection: AsyncConnection, event: AccountEvent) -> None:
@@ -267,7 +267,7 @@ class Ledger:
                     recorded = await self._record(lines, now)
         except _OvertakenError:
             raise Unavailable(ErrorReason.UNAVAILABLE, "other lines of the same requests come in between") from None
-        if recorded.units:
+        if recorded.notices:
             self._announcer.committed()
         return recorded
 
