@@ -217,7 +217,7 @@ _ADD_NOTICES = text(
 _KEEP_UNRATED = text(
     "INSERT INTO billing.usage_unrated (request_id, reason, line, noted_at) SELECT request_id, reason, line, :now FROM "
     + _unnest(request_id="text", reason="text", line="bytea")
-    + " ORDER BY request_id ON CONFLICT DO NOTHING"
+    + " ORDER BY request_id ON CONFLICT (request_id) DO UPDATE SET reason = EXCLUDED.reason, line = EXCLUDED.line"
 )
 #: Whoever changes a key holds its account, as we do.
 _NOTE_USE = text(
@@ -508,17 +508,18 @@ async def _keep_unrated(
 ) -> None:
     if not unrated:
         return
-    # What cannot be read may have no id, or one that no index holds: such a line is known by its bytes.
-    ids = [
-        hashlib.sha256(each.raw).hexdigest() if reason is Unrated.UNREADABLE else each.line.request_id
-        for reason, each in unrated
-    ]
+    # An open stream has a line each minute, and its last one says what all of it is worth. They come in their order.
+    last: dict[str, tuple[Unrated, LineToCount]] = {}
+    for reason, each in sorted(unrated, key=lambda one: one[1].line.duration_milliseconds):
+        # What cannot be read may have no id, or one that no index holds: such a line is known by its bytes.
+        by_bytes = reason is Unrated.UNREADABLE
+        last[hashlib.sha256(each.raw).hexdigest() if by_bytes else each.line.request_id] = (reason, each)
     await connection.execute(
         _KEEP_UNRATED,
         {
-            "request_id": ids,
-            "reason": [str(reason) for reason, _ in unrated],
-            "line": [each.raw for _, each in unrated],
+            "request_id": list(last),
+            "reason": [str(reason) for reason, _ in last.values()],
+            "line": [each.raw for _, each in last.values()],
             "now": now,
         },
     )

@@ -274,6 +274,23 @@ async def test_a_line_without_a_time_is_kept_aside(metering: Metering) -> None:
     assert await metering.scalar("SELECT count(*) FROM billing.usage_unrated") == 2
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_of_a_stream_that_cannot_be_counted_the_line_is_kept_that_says_how_long_it_was(
+    metering: Metering, at_once: bool
+) -> None:
+    of_each_minute = [
+        a_line("stream", account_id="acct-c", key_id="acct-c-key", method=STREAM, seconds=seconds)
+        for seconds in (60, 120, 3540)
+    ]
+    for batch in [of_each_minute] if at_once else [[line] for line in of_each_minute]:
+        await metering.record(batch)
+    ((kept,),) = await metering.rows("SELECT line FROM billing.usage_unrated")
+    await open_account(metering.database, "acct-c")
+    metering.time.now += HOUR
+    await metering.record([UsageLine.FromString(kept)])
+    assert await metering.sums() == {("acct-c", MARCH): 12}
+
+
 async def test_a_line_of_an_account_that_becomes_known_is_counted_when_it_comes_again(metering: Metering) -> None:
     line = a_line(account_id="acct-c", key_id="acct-c-key")
     assert (await metering.record([line])).unrated == 1
