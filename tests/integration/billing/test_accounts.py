@@ -72,6 +72,11 @@ async def test_what_a_new_account_says_is_kept(billing_service: Billing) -> None
     assert (made.rate_class, made.api_usage_soft_limit, made.standing) == ("enterprise", 7, Standing.GRACE)
 
 
+async def test_a_limit_and_a_rate_of_nothing_that_are_given_are_meant(billing_service: Billing) -> None:
+    made = await billing_service.account(api_usage_soft_limit=0, api_overage_rate_cents=0)
+    assert (made.api_usage_soft_limit, made.api_overage_rate_cents) == (0, 0)
+
+
 async def test_an_account_that_cannot_be_is_refused_and_leaves_nothing(billing_service: Billing) -> None:
     told = await refused(billing_service.account(email="nobody"))
     assert (told.code, told.field) == (grpc.StatusCode.INVALID_ARGUMENT, "account.email")
