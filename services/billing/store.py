@@ -154,6 +154,12 @@ async def count_active_keys(connection: AsyncConnection, account_id: str, now: d
     return int(await connection.scalar(statement) or 0)
 
 
+async def count_new_keys(connection: AsyncConnection, account_id: str, since: datetime) -> int:
+    """How many of an account's keys were made since a moment, whatever became of them."""
+    mine = and_(api_key.c.account_id == account_id, api_key.c.created_at > since)
+    return int(await connection.scalar(select(func.count()).select_from(api_key).where(mine)) or 0)
+
+
 async def add_key(connection: AsyncConnection, added: ApiKey, revision: int) -> None:
     """Writes a new key."""
     await connection.execute(insert(api_key).values(**_columns(added), revision=revision))
