@@ -207,6 +207,7 @@ def _account_access(held: Account, present: UsedPeriod) -> access_proto.AccountA
         period_end=timestamp(present.period.end),
         included_units=present.soft_limit,
         used_units=present.used_units,
+        overage_units=present.overage_units,
     )
 
 

@@ -100,10 +100,11 @@ async def test_what_was_used_is_that_of_the_period_that_holds_now(billing_servic
     account = await billing_service.account()
     async with billing_service.database.begin() as connection:
         await connection.execute(
-            text("INSERT INTO usage_period VALUES (:account, :start, :end, 10000, 100, 123, 0)"),
+            text("INSERT INTO usage_period VALUES (:account, :start, :end, 10000, 100, 123, 4)"),
             {"account": account.id, "start": NOON, "end": NOON + timedelta(days=30)},
         )
-    assert (await table(billing_service)).accounts[0].used_units == 123
+    (during,) = (await table(billing_service)).accounts
+    assert (during.used_units, during.overage_units) == (123, 4)
     billing_service.clock.passes(days=30)
     (after,) = (await table(billing_service)).accounts
     assert (after.used_units, after.period_start.ToDatetime(tzinfo=UTC)) == (0, NOON.replace(month=12))
