@@ -169,8 +169,9 @@ class AccessTable:
     def _has_other_rights(self, message: AccountAccess) -> bool:
         before = self._account_of.get(message.account_id)
         after = _account(message)
-        used = {"used_units": after.used_units, "overage_units": after.overage_units}
-        return before is None or replace(before, **used) != after
+        if before is None:
+            return True
+        return replace(before, used_units=after.used_units, overage_units=after.overage_units) != after
 
     def _put_account(self, message: AccountAccess) -> None:
         self._accounts[message.account_id] = message
