@@ -72,6 +72,7 @@ class Changes:
         await store.write_account(connection, change.account, revision)
         if change.present is not None:
             await store.write_period(connection, held.id, change.present)
+        await store.write_coming_terms(connection, change.account, now)
         await self._say(connection, held.id, revision)
         return change.account
 
