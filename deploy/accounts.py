@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import grpc.aio
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
+from grpc_status import rpc_status
 from rich.table import Table
 from stratum.billing.v1 import accounts_service_pb2 as pb
 from stratum.billing.v1.account_pb2 import Account
@@ -121,7 +122,8 @@ class Accounts:
         try:
             return await call(request, timeout=DEADLINE_SECONDS, **more)
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
+            # Billing gives a reason with everything that it says itself; without one it said nothing.
+            if error.code() is grpc.StatusCode.UNAVAILABLE and rpc_status.from_call(cast(Any, error)) is None:
                 raise AccountsError(
                     f"billing does not answer at {self._address}. See `stratum status`, or give --billing."
                 ) from None

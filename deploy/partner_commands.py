@@ -67,8 +67,8 @@ def create_account(
         email=email,
         api_access_enabled=True,
         api_plan_code=plan or "",
-        api_usage_soft_limit=limit or 0,
-        api_overage_rate_cents=overage_cents or 0,
+        api_usage_soft_limit=limit,
+        api_overage_rate_cents=overage_cents,
         rate_class=rate_class or "",
     )
     made = _with(home, billing, lambda office: office.create(account))

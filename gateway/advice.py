@@ -122,7 +122,9 @@ GROUPS: dict[str, dict[str, Advice]] = {
         ),
         "KEY_NOT_ACTIVE": Advice((400,), "Ask for a new key. Only a key that still opens something can be rotated."),
         "TOO_MANY_KEYS": Advice(
-            (400,), "Revoke a key that nothing uses: `last_used_at` in the list of keys says when it was last seen."
+            (400,),
+            "Revoke a key that nothing uses: `last_used_at` in the list of keys says when it was last seen. Where the "
+            "message speaks of the last day, rotate again tomorrow.",
         ),
     },
     "Our side": {

@@ -85,6 +85,7 @@ class Table:
 
     def account(self, account_id: str, requests: int = 6000, per_seconds: int = 60, **fields: Any) -> str:
         """Puts an account that may do everything, but for the fields of AccountAccess that are given. Gives its id."""
+        included, used = fields.setdefault("included_units", 10_000), fields.get("used_units", 0)
         said = access.AccountAccess(
             account_id=account_id,
             **{
@@ -93,7 +94,7 @@ class Table:
                 "rate_limit": RateLimit(requests=requests, per_seconds=per_seconds),
                 "period_start": Timestamp(seconds=1_767_225_600),
                 "period_end": Timestamp(seconds=1_769_904_000),
-                "included_units": 10_000,
+                "overage_units": max(0, used - included),
                 **fields,
             },
         )

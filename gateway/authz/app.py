@@ -157,12 +157,11 @@ class Authz:
 
 def usage_headers(account: Account) -> Headers:
     """What the ledger had counted of an account a few seconds ago."""
-    over = account.used_units - account.included_units
     period_end = datetime.fromtimestamp(account.period_end, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return [
         (b"x-usage-used", b"%d" % account.used_units),
-        (b"x-usage-remaining", b"%d" % max(0, -over)),
-        (b"x-usage-overage", b"%d" % max(0, over)),
+        (b"x-usage-remaining", b"%d" % max(0, account.included_units - account.used_units)),
+        (b"x-usage-overage", b"%d" % account.overage_units),
         (b"x-usage-period-end", period_end.encode()),
     ]
 

@@ -72,6 +72,7 @@ class Changes:
         await store.write_account(connection, change.account, revision)
         if change.present is not None:
             await store.write_period(connection, held.id, change.present)
+        await store.write_coming_terms(connection, change.account, now)
         await self._say(connection, held.id, revision)
         return change.account
 
@@ -90,12 +91,16 @@ class Changes:
     async def rotate_key(
         self, connection: AsyncConnection, key_id: str, overlap: str, account_id: str | None = None
     ) -> Rotated:
-        """Makes a key's successor. With an account only a key of its own is found.
+        """Makes a key's successor. With an account it asks for itself: only a key of its own is found, and there is an
+        end to how many it makes in a day.
 
         Raises InvalidArgument, NotFound or FailedPrecondition (KEY_NOT_ACTIVE, TOO_MANY_KEYS).
         """
         held, now = await _held_key(connection, key_id, account_id), self._clock()
         with _refusals():
+            if account_id is not None:
+                since = now - entitlements.NEW_KEYS_WITHIN
+                entitlements.may_rotate(await store.count_new_keys(connection, account_id, since))
             active = await store.count_active_keys(connection, held.account_id, now)
             rotation = entitlements.rotated(held, overlap, active, now)
         made = self._made(held.account_id, rotation.successor, now)

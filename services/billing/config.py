@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import ClassVar
 
 from pydantic import Field, SecretStr, field_validator
 
+from services.billing.rating import OLDEST
 from services.shared.config import RetentionDays, ServiceConfig
 from services.shared.keyring import Keyring
 
@@ -22,7 +24,8 @@ class Config(ServiceConfig):
     #: key that was made under it unknown. Empty: no key can be made, and none is found.
     api_key_peppers: SecretStr = SecretStr("")
     #: How long retention keeps things. What a repeated call is recognised by stays for a day at the least, which is
-    #: what partners are promised.
+    #: what partners are promised. The ledger stays for longer than a line may be old: a line that comes again is known
+    #: by its row, and would be counted, and billed, once more without it.
     billing_ledger_retention_days: RetentionDays = 400.0
     billing_unrated_retention_days: RetentionDays = 400.0
     billing_idempotency_retention_days: RetentionDays = 2.0
@@ -33,6 +36,13 @@ class Config(ServiceConfig):
     def _is_a_pepper_ring(cls, value: SecretStr) -> SecretStr:
         Keyring.parse(value.get_secret_value())
         return value
+
+    @field_validator("billing_ledger_retention_days")
+    @classmethod
+    def _knows_what_comes_again(cls, days: float) -> float:
+        if 0 < days <= OLDEST / timedelta(days=1):
+            raise ValueError(f"is 0, which keeps for ever, or above {OLDEST.days}: lines may be as old when they come")
+        return days
 
     @property
     def pepper_ring(self) -> Keyring:

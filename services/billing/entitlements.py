@@ -16,6 +16,9 @@ from services.billing.plans import PLANS, RATE_CLASSES
 
 #: Keys of one account that are neither revoked nor expired.
 KEYS_AT_MOST = 20
+#: New keys within a day, above which a partner rotates none. Each key stays in the access table for ever, so that who
+#: calls with an old one is told why: without a bound one partner's loop would make it too large to be asked for.
+NEW_KEYS_AT_MOST, NEW_KEYS_WITHIN = 100, timedelta(days=1)
 #: How long a rotated key may go on, as it is asked for.
 OVERLAPS = {
     "0s": timedelta(0),
@@ -91,6 +94,12 @@ def has_room(active_keys: int) -> None:
     """Returns when an account with so many active keys may have one more. Raises RefusedError."""
     if active_keys >= KEYS_AT_MOST:
         raise RefusedError(Refusal.TOO_MANY_KEYS, f"the account has {active_keys} active keys, as many as it may")
+
+
+def may_rotate(new_keys: int) -> None:
+    """Returns when the partner whose account has so many new keys may make another one. Raises RefusedError."""
+    if new_keys >= NEW_KEYS_AT_MOST:
+        raise RefusedError(Refusal.TOO_MANY_KEYS, f"the account has {new_keys} keys of the last day, as many as it may")
 
 
 @dataclass(frozen=True, slots=True)

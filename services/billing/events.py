@@ -15,7 +15,6 @@ from stratum.billing.v1.events_pb2 import AccessChanged, AccountEvent, KeyRevoke
 from services.billing import store, wire
 from services.billing.model import ApiKey
 from services.shared.bus import BusError, Outgoing
-from services.shared.clock import utc_now
 from services.shared.logging import logger
 from services.shared.outbox import Outbox
 
@@ -52,18 +51,20 @@ def key_revoked(key: ApiKey, at: datetime, found_at: str = "") -> AccountEvent:
 class AccountEvents:
     """The way out for account events, and the loop that publishes them."""
 
-    def __init__(self, outbox: Outbox, clock: Clock = utc_now) -> None:
+    def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._clock = clock
         self._committed = asyncio.Event()
 
     async def changed(self, connection: AsyncConnection, account_ids: Sequence[str]) -> None:
-        """Gives accounts that the caller holds (`store.lock_accounts`) the access table's next revision, and says so:
-        for what the table tells of an account and no row of its own holds, such as what was used."""
+        """Gives accounts that the caller holds (`store.lock_accounts`) the access table's next revision: for what the
+        table tells of an account and no row of its own holds, such as what was used.
+
+        Nothing is said on the bus. Whoever follows the table asks every two seconds anyway, which is soon enough for
+        what was used; and an event for each account of each batch would fill the stream, which nobody empties, within
+        hours, so that what has to be known at once (a revocation) and what is said once (a notice) stayed behind.
+        """
         if account_ids:
-            revision, now = await store.next_revision(connection), self._clock()
-            await store.touch_accounts(connection, account_ids, revision)
-            await self.add(connection, [access_changed(account_id, revision, now) for account_id in account_ids])
+            await store.touch_accounts(connection, account_ids, await store.next_revision(connection))
 
     async def say(self, connection: AsyncConnection, event: AccountEvent) -> None:
         """Keeps one event in the caller's transaction, as `add` does."""

@@ -54,11 +54,11 @@ _ACCOUNTS_AT_ONCE = 100
 
 
 class Announcer(Protocol):
-    """How what changes is said to others. Whoever says something is alone with that from then on until his commit, so
-    it comes last in a transaction."""
+    """How others learn what changes. Whoever uses it is alone with that from then on until his commit, so it comes last
+    in a transaction."""
 
     async def changed(self, connection: AsyncConnection, account_ids: Sequence[str]) -> None:
-        """Gives accounts that the caller holds the access table's next revision, and says so."""
+        """Gives accounts that the caller holds the access table's next revision, for whoever asks what changed."""
         ...
 
     async def say(self, connection: AsyncConnection, event: AccountEvent) -> None:
@@ -217,7 +217,7 @@ _ADD_NOTICES = text(
 _KEEP_UNRATED = text(
     "INSERT INTO billing.usage_unrated (request_id, reason, line, noted_at) SELECT request_id, reason, line, :now FROM "
     + _unnest(request_id="text", reason="text", line="bytea")
-    + " ORDER BY request_id ON CONFLICT DO NOTHING"
+    + " ORDER BY request_id ON CONFLICT (request_id) DO UPDATE SET reason = EXCLUDED.reason, line = EXCLUDED.line"
 )
 #: Whoever changes a key holds its account, as we do.
 _NOTE_USE = text(
@@ -267,7 +267,7 @@ class Ledger:
                     recorded = await self._record(lines, now)
         except _OvertakenError:
             raise Unavailable(ErrorReason.UNAVAILABLE, "other lines of the same requests come in between") from None
-        if recorded.units:
+        if recorded.notices:
             self._announcer.committed()
         return recorded
 
@@ -508,17 +508,18 @@ async def _keep_unrated(
 ) -> None:
     if not unrated:
         return
-    # What cannot be read may have no id, or one that no index holds: such a line is known by its bytes.
-    ids = [
-        hashlib.sha256(each.raw).hexdigest() if reason is Unrated.UNREADABLE else each.line.request_id
-        for reason, each in unrated
-    ]
+    # An open stream has a line each minute, and its last one says what all of it is worth. They come in their order.
+    last: dict[str, tuple[Unrated, LineToCount]] = {}
+    for reason, each in sorted(unrated, key=lambda one: one[1].line.duration_milliseconds):
+        # What cannot be read may have no id, or one that no index holds: such a line is known by its bytes.
+        by_bytes = reason is Unrated.UNREADABLE
+        last[hashlib.sha256(each.raw).hexdigest() if by_bytes else each.line.request_id] = (reason, each)
     await connection.execute(
         _KEEP_UNRATED,
         {
-            "request_id": ids,
-            "reason": [str(reason) for reason, _ in unrated],
-            "line": [each.raw for _, each in unrated],
+            "request_id": list(last),
+            "reason": [str(reason) for reason, _ in last.values()],
+            "line": [each.raw for _, each in last.values()],
             "now": now,
         },
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from stratum.billing.v1.events_pb2 import AccessChanged, AccountEvent
+from stratum.billing.v1.events_pb2 import AccountEvent
 from stratum.billing.v1.metering_service_pb2 import RecordUsageRequest, RecordUsageResponse, UsageLine
 
 from services.billing import tables
@@ -50,13 +50,13 @@ def lines(number: int, at: datetime = NOON, name: str = "request", **given: Any)
 
 
 class PlainAnnouncer:
-    """Says what changes as the tables of billing have it, in the plainest way."""
+    """Tells what changes as the tables of billing have it, in the plainest way."""
 
     def __init__(self) -> None:
         self.commits = 0
 
     async def changed(self, connection: AsyncConnection, account_ids: Sequence[str]) -> None:
-        """Takes the next revision and tells each account's."""
+        """Takes the next revision for the accounts."""
         revision = await connection.scalar(
             text("UPDATE billing.access_table SET revision = revision + 1 RETURNING revision")
         )
@@ -64,11 +64,6 @@ class PlainAnnouncer:
             text("UPDATE billing.account SET revision = :revision WHERE id = ANY(CAST(:ids AS text[]))"),
             {"revision": revision, "ids": list(account_ids)},
         )
-        for account_id in account_ids:
-            event = AccountEvent(
-                id=f"{account_id}:{revision}", account_id=account_id, access_changed=AccessChanged(revision=revision)
-            )
-            await self.say(connection, event)
 
     async def say(self, connection: AsyncConnection, event: AccountEvent) -> None:
         """Puts the event into the outbox."""

@@ -117,6 +117,15 @@ async def write_period(connection: AsyncConnection, account_id: str, present: Us
     await connection.execute(statement.on_conflict_do_update(index_elements=["account_id", "period_start"], set_=terms))
 
 
+async def write_coming_terms(connection: AsyncConnection, changed: Account, now: datetime) -> None:
+    """Gives an account's terms to the period that comes next, if something was counted in it already: a gateway's clock
+    may be ahead of ours."""
+    column = usage_period.c
+    coming = and_(column.account_id == changed.id, column.period_start > now)
+    terms = {"soft_limit": changed.api_usage_soft_limit, "overage_rate_cents": changed.api_overage_rate_cents}
+    await connection.execute(update(usage_period).where(coming).values(**terms))
+
+
 # Keys.
 
 
@@ -152,6 +161,12 @@ async def count_active_keys(connection: AsyncConnection, account_id: str, now: d
     """How many of an account's keys are neither revoked nor expired."""
     statement = select(func.count()).select_from(api_key).where(api_key.c.account_id == account_id, _is_active(now))
     return int(await connection.scalar(statement) or 0)
+
+
+async def count_new_keys(connection: AsyncConnection, account_id: str, since: datetime) -> int:
+    """How many of an account's keys were made since a moment, whatever became of them."""
+    mine = and_(api_key.c.account_id == account_id, api_key.c.created_at > since)
+    return int(await connection.scalar(select(func.count()).select_from(api_key).where(mine)) or 0)
 
 
 async def add_key(connection: AsyncConnection, added: ApiKey, revision: int) -> None:

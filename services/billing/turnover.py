@@ -43,7 +43,6 @@ async def tell_turned(database: Database, events: AccountEvents, since: datetime
             return 0
         await store.lock_accounts(connection, begun)
         await events.changed(connection, begun)
-    events.committed()
     return len(begun)
 
 

@@ -64,13 +64,18 @@ def new_account(given: proto.Account, account_id: str, now: datetime) -> Account
         email=given.email,
         api_access_enabled=given.api_access_enabled,
         api_plan_code=plan.code,
-        api_usage_soft_limit=given.api_usage_soft_limit or plan.included_units,
-        api_overage_rate_cents=given.api_overage_rate_cents or plan.overage_rate_cents,
+        api_usage_soft_limit=_given(given, "api_usage_soft_limit", plan.included_units),
+        api_overage_rate_cents=_given(given, "api_overage_rate_cents", plan.overage_rate_cents),
         standing=_standing(given.standing) if given.standing else Standing.GOOD,
         rate_class=given.rate_class or plan.rate_class,
         period_anchor=anchor,
         created_at=now,
     )
+
+
+def _given(given: proto.Account, field: str, otherwise: int) -> int:
+    """A number that may be 0, and then is meant."""
+    return int(getattr(given, field)) if given.HasField(field) else otherwise  # type: ignore[arg-type]  # one of its own
 
 
 def changes(request: accounts_proto.UpdateAccountRequest) -> Mapping[str, Any]:
@@ -202,6 +207,7 @@ def _account_access(held: Account, present: UsedPeriod) -> access_proto.AccountA
         period_end=timestamp(present.period.end),
         included_units=present.soft_limit,
         used_units=present.used_units,
+        overage_units=present.overage_units,
     )
 
 

@@ -38,6 +38,8 @@ class Account:
     per_seconds: int
     included_units: int
     used_units: int
+    #: Counted above the limit that held then. Another limit changes nothing in them.
+    overage_units: int
     period_end: float
 
 
@@ -166,7 +168,10 @@ class AccessTable:
 
     def _has_other_rights(self, message: AccountAccess) -> bool:
         before = self._account_of.get(message.account_id)
-        return before is None or replace(before, used_units=message.used_units) != _account(message)
+        after = _account(message)
+        if before is None:
+            return True
+        return replace(before, used_units=after.used_units, overage_units=after.overage_units) != after
 
     def _put_account(self, message: AccountAccess) -> None:
         self._accounts[message.account_id] = message
@@ -274,6 +279,7 @@ def _account(message: AccountAccess) -> Account:
         per_seconds=max(1, message.rate_limit.per_seconds),
         included_units=message.included_units,
         used_units=message.used_units,
+        overage_units=message.overage_units,
         period_end=seconds(message.period_end),
     )
 

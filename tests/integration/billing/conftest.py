@@ -34,7 +34,7 @@ def clock() -> Clock:
 @pytest.fixture
 async def billing_service(database_for: Any, bus: Bus, clock: Clock) -> AsyncIterator[Billing]:
     database = await database_for("billing")
-    events = AccountEvents(Outbox(database, bus, stage, ACCOUNTS), clock)
+    events = AccountEvents(Outbox(database, bus, stage, ACCOUNTS))
     once, desk, usage = Once(database, events.committed), Changes(events, PEPPERS, clock), UsageStandIn()
     server = grpc.aio.server(interceptors=[Interceptor(10.0, Guard(RING))])
     add_AccountsServiceServicer_to_server(AccountsApi(database, once, desk, usage, clock), server)

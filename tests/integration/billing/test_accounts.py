@@ -14,6 +14,7 @@ from stratum.billing.v1 import account_pb2
 from stratum.billing.v1 import accounts_service_pb2 as accounts
 from stratum.billing.v1 import billing_service_pb2 as billing
 
+from services.billing import wire
 from services.billing.service_testing import Billing, refused
 from services.billing.tables import usage_period
 from services.billing.testing import NOON
@@ -72,6 +73,11 @@ async def test_what_a_new_account_says_is_kept(billing_service: Billing) -> None
     assert (made.rate_class, made.api_usage_soft_limit, made.standing) == ("enterprise", 7, Standing.GRACE)
 
 
+async def test_a_limit_and_a_rate_of_nothing_that_are_given_are_meant(billing_service: Billing) -> None:
+    made = await billing_service.account(api_usage_soft_limit=0, api_overage_rate_cents=0)
+    assert (made.api_usage_soft_limit, made.api_overage_rate_cents) == (0, 0)
+
+
 async def test_an_account_that_cannot_be_is_refused_and_leaves_nothing(billing_service: Billing) -> None:
     told = await refused(billing_service.account(email="nobody"))
     assert (told.code, told.field) == (grpc.StatusCode.INVALID_ARGUMENT, "account.email")
@@ -110,6 +116,16 @@ async def test_another_limit_holds_in_the_period_that_is_counted(billing_service
     billing_service.clock.passes(days=3)
     await update(billing_service, made.id, api_usage_soft_limit=20_000)
     assert await periods(billing_service) == [(NOON, NOON + timedelta(days=30), 20_000, 9_000)]
+
+
+async def test_another_limit_holds_in_the_next_period_too_where_a_fast_clock_has_begun_it(
+    billing_service: Billing,
+) -> None:
+    made = await billing_service.account(period_anchor=wire.timestamp(NOON.replace(month=10)))
+    billing_service.clock.passes(minutes=-1)
+    await counted(billing_service, made.id, 1)
+    await update(billing_service, made.id, api_usage_soft_limit=20_000)
+    assert await periods(billing_service) == [(NOON, NOON + timedelta(days=30), 20_000, 1)]
 
 
 async def test_a_period_that_is_over_keeps_its_limit(billing_service: Billing) -> None:

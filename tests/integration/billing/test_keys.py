@@ -14,7 +14,7 @@ from stratum.billing.v1 import accounts_service_pb2 as accounts
 from stratum.billing.v1 import billing_service_pb2 as billing
 from stratum.billing.v1.key_pb2 import ApiKey
 
-from services.billing.entitlements import KEYS_AT_MOST
+from services.billing.entitlements import KEYS_AT_MOST, NEW_KEYS_AT_MOST
 from services.billing.service_testing import ALL_SCOPES, PEPPERS, Billing, refused
 from services.billing.testing import NOON
 from services.shared import api_keys
@@ -122,6 +122,32 @@ async def test_a_successor_inherits_rights_end_and_lineage(billing_service: Bill
         assert (list(successor.allowed_addresses), successor.expires_at) == (["203.0.113.7"], ends)
     lineages = await columns(billing_service, "SELECT array_agg(DISTINCT lineage) AS all FROM api_key")
     assert lineages.all == [first.key.id]
+
+
+async def test_a_partner_who_rotates_without_end_comes_to_one_and_an_operator_still_can(
+    billing_service: Billing,
+) -> None:
+    account = await billing_service.account()
+    key_id = (await billing_service.key(account.id)).key.id
+    # As so many rotations leave them.
+    async with billing_service.database.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO api_key SELECT (made).* FROM (SELECT jsonb_populate_record(key, jsonb_build_object("
+                "'id', 'key_' || number, 'hash', '\\x' || md5(number::text), 'revoked_at', key.created_at)) AS made "
+                "FROM api_key AS key, generate_series(3, :most) AS number) AS rotated"
+            ),
+            {"most": NEW_KEYS_AT_MOST},
+        )
+    first = billing.RotateOwnKeyRequest(key_id=key_id, overlap="0s")
+    key_id = (await billing_service.partner("RotateOwnKey", first, account.id)).key.id
+    again = billing.RotateOwnKeyRequest(key_id=key_id, overlap="0s")
+    told = await refused(billing_service.partner("RotateOwnKey", again, account.id))
+    assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "TOO_MANY_KEYS")
+    by_operator = (await rotated(billing_service, key_id, "0s")).key.id
+    billing_service.clock.passes(days=1)
+    tomorrow = billing.RotateOwnKeyRequest(key_id=by_operator, overlap="0s")
+    assert (await billing_service.partner("RotateOwnKey", tomorrow, account.id)).secret
 
 
 async def test_a_rotated_key_goes_on_for_the_overlap_and_no_longer(billing_service: Billing) -> None:

@@ -16,9 +16,13 @@ from stratum.billing.v1 import account_pb2
 from stratum.billing.v1 import accounts_service_pb2 as accounts
 from stratum.billing.v1 import billing_service_pb2 as billing
 from stratum.billing.v1.events_pb2 import AccountEvent
+from stratum.billing.v1.metering_service_pb2 import RecordUsageRequest
 
 from services.billing import store
 from services.billing.events import access_changed
+from services.billing.ledger import Ledger
+from services.billing.metering import MeteringApi, reachable_methods
+from services.billing.metering_testing import a_line
 from services.billing.service_testing import Billing
 from services.billing.testing import NOON
 from services.billing.turnover import tell_turned
@@ -96,10 +100,11 @@ async def test_what_was_used_is_that_of_the_period_that_holds_now(billing_servic
     account = await billing_service.account()
     async with billing_service.database.begin() as connection:
         await connection.execute(
-            text("INSERT INTO usage_period VALUES (:account, :start, :end, 10000, 100, 123, 0)"),
+            text("INSERT INTO usage_period VALUES (:account, :start, :end, 10000, 100, 123, 4)"),
             {"account": account.id, "start": NOON, "end": NOON + timedelta(days=30)},
         )
-    assert (await table(billing_service)).accounts[0].used_units == 123
+    (during,) = (await table(billing_service)).accounts
+    assert (during.used_units, during.overage_units) == (123, 4)
     billing_service.clock.passes(days=30)
     (after,) = (await table(billing_service)).accounts
     assert (after.used_units, after.period_start.ToDatetime(tzinfo=UTC)) == (0, NOON.replace(month=12))
@@ -132,7 +137,7 @@ async def test_the_table_is_of_one_moment(billing_service: Billing) -> None:
     assert (rows.revision, again) == (2, 2)
 
 
-async def test_a_period_that_begins_is_told_once_without_anybodys_call(billing_service: Billing, bus: Bus) -> None:
+async def test_a_period_that_begins_is_in_the_table_once_without_anybodys_call(billing_service: Billing) -> None:
     account = await billing_service.account()
     before, began = await table(billing_service), NOON.replace(month=12)
     turned = (billing_service.database, billing_service.events)
@@ -144,10 +149,24 @@ async def test_a_period_that_begins_is_told_once_without_anybodys_call(billing_s
     (held,) = (await table(billing_service, before.revision)).accounts
     assert (held.account_id, held.period_start.ToDatetime(tzinfo=UTC)) == (account.id, began)
 
-    async def was_said() -> bool:
-        return [event.access_changed.revision for event in await events(bus)] == [1, 2]
 
-    await eventually(was_said)
+async def test_what_was_used_is_in_the_table_and_adds_nothing_to_a_stream_that_nobody_empties(
+    billing_service: Billing,
+) -> None:
+    account = await billing_service.account()
+    await billing_service.key(account.id)
+    before = await table(billing_service)
+    ledger = Ledger(billing_service.database, billing_service.events, reachable_methods())
+    line = a_line(at=NOON, account_id=account.id, key_id=before.keys[0].key_id)
+    kept = text("SELECT count(*) FROM outbox")
+    async with billing_service.database.begin() as connection:
+        said = await connection.scalar(kept)
+    recorded = await MeteringApi(ledger, billing_service.clock).RecordUsage(RecordUsageRequest(lines=[line]), None)  # type: ignore[arg-type]  # the handler has no use for a context
+    assert recorded.recorded == 1
+    after = await table(billing_service, before.revision)
+    assert (after.revision, [held.used_units for held in after.accounts]) == (before.revision + 1, [1])
+    async with billing_service.database.begin() as connection:
+        assert await connection.scalar(kept) == said
 
 
 # Events.

@@ -12,7 +12,12 @@ PEPPER = "ab" * 32
 
 @pytest.fixture(autouse=True)
 def only_what_the_test_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("API_KEY_PEPPERS", "STRATUM_GRPC_PORT", "BILLING_IDEMPOTENCY_RETENTION_DAYS"):
+    for name in (
+        "API_KEY_PEPPERS",
+        "STRATUM_GRPC_PORT",
+        "BILLING_IDEMPOTENCY_RETENTION_DAYS",
+        "BILLING_LEDGER_RETENTION_DAYS",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -35,6 +40,8 @@ def test_nothing_that_a_configuration_shows_holds_a_pepper(monkeypatch: pytest.M
         ("BILLING_RETENTION", "1"),
         # What repeated calls are recognised by stays for a day at least.
         ("BILLING_IDEMPOTENCY_RETENTION_DAYS", "0.5"),
+        # What a line that comes again is recognised by stays for as long as it may come.
+        ("BILLING_LEDGER_RETENTION_DAYS", "35"),
     ],
 )
 def test_a_setting_that_cannot_be_refuses_to_start(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

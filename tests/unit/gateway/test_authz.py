@@ -133,6 +133,13 @@ def test_a_key_and_its_successor_share_a_bucket(edge):
     assert [edge.check(secret)[0] for secret in (old, new, old, new)] == [200, 200, 429, 429]
 
 
+def test_the_overage_is_what_is_billed_whatever_the_limit_is_now(edge):
+    edge.table.account("acct", included_units=100, used_units=70, overage_units=20)
+    headers = edge.check(edge.table.key("key", "acct"))[1]
+    said = [int(headers[f"x-usage-{what}".encode()]) for what in ("used", "remaining", "overage")]
+    assert said == [70, 30, 20]
+
+
 @pytest.mark.parametrize(("used", "remaining", "overage"), [(0, 100, 0), (99, 1, 0), (100, 0, 0), (101, 0, 1)])
 def test_a_paid_call_says_what_was_used(edge, used, remaining, overage):
     edge.table.account("acct", included_units=100, used_units=used)

@@ -64,6 +64,7 @@ def test_notices_are_given_where_it_is_told():
 
 def test_there_may_be_as_many_keys_as_it_is_told():
     assert f"at most {entitlements.KEYS_AT_MOST} keys" in WORDS
+    assert f"{entitlements.NEW_KEYS_AT_MOST} keys within a day" in WORDS
 
 
 def test_overlaps_are_those_that_there_are():

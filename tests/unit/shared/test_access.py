@@ -129,9 +129,9 @@ def test_an_answer_without_news_changes_nothing():
 
 def test_what_was_used_is_no_change_of_rights():
     made = table(account(), key())
-    made.apply(answer(6, account(used_units=5)))
+    made.apply(answer(6, account(used_units=5, overage_units=2)))
     assert (made.revision, made.rights_revision, made.account("acct").used_units) == (6, 5, 5)
-    made.apply(answer(7, account(used_units=5, standing=Account.Standing.SUSPENDED)))
+    made.apply(answer(7, account(used_units=5, overage_units=2, standing=Account.Standing.SUSPENDED)))
     assert made.rights_revision == 7
 
 

@@ -100,7 +100,9 @@ class ErrorReason(Word):
     IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
     """The same `Idempotency-Key` was used for another call."""
     TOO_MANY_KEYS = "TOO_MANY_KEYS"
-    """The account has as many keys as it may have. Revoke one that is not used."""
+    """The account has as many keys as it may have, or got as many within a day as it may. Revoke one that
+    is not used.
+    """
     TEST_KEY = "TEST_KEY"
     """A test key cannot do this: it reads a recorded evening."""
     ACCESS_UNDECIDED = "ACCESS_UNDECIDED"

@@ -89,11 +89,14 @@ class AccountAccess(_message.Message):
     PERIOD_END_FIELD_NUMBER: _builtins.int
     INCLUDED_UNITS_FIELD_NUMBER: _builtins.int
     USED_UNITS_FIELD_NUMBER: _builtins.int
+    OVERAGE_UNITS_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     api_access_enabled: _builtins.bool
     standing: _account_pb2.Account.Standing.Value.ValueType
     included_units: _builtins.int
     used_units: _builtins.int
+    overage_units: _builtins.int
+    """Counted above the limit, by the limit that held when each was counted: what is billed."""
     @_builtins.property
     def rate_limit(self) -> _account_pb2.RateLimit: ...
     @_builtins.property
@@ -111,10 +114,11 @@ class AccountAccess(_message.Message):
         period_end: _timestamp_pb2.Timestamp | None = ...,
         included_units: _builtins.int = ...,
         used_units: _builtins.int = ...,
+        overage_units: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end", "period_start", b"period_start", "rate_limit", b"rate_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "api_access_enabled", b"api_access_enabled", "included_units", b"included_units", "period_end", b"period_end", "period_start", b"period_start", "rate_limit", b"rate_limit", "standing", b"standing", "used_units", b"used_units"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "api_access_enabled", b"api_access_enabled", "included_units", b"included_units", "overage_units", b"overage_units", "period_end", b"period_end", "period_start", b"period_start", "rate_limit", b"rate_limit", "standing", b"standing", "used_units", b"used_units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

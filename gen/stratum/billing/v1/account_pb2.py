@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n stratum/billing/v1/account.proto\x12\x12stratum.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x03\n\x07\x41\x63\x63ount\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\x1a\n\x12\x61pi_access_enabled\x18\x04 \x01(\x08\x12\x15\n\rapi_plan_code\x18\x05 \x01(\t\x12\x1c\n\x14\x61pi_usage_soft_limit\x18\x06 \x01(\x05\x12\x1e\n\x16\x61pi_overage_rate_cents\x18\x07 \x01(\x05\x12<\n\x08standing\x18\x08 \x01(\x0e\x32*.stratum.billing.v1.Account.Standing.Value\x12\x12\n\nrate_class\x18\t \x01(\t\x12\x31\n\rperiod_anchor\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1aH\n\x08Standing\"<\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x08\n\x04GOOD\x10\x01\x12\t\n\x05GRACE\x10\x02\x12\r\n\tSUSPENDED\x10\x03\"2\n\tRateLimit\x12\x10\n\x08requests\x18\x01 \x01(\x05\x12\x13\n\x0bper_seconds\x18\x02 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n stratum/billing/v1/account.proto\x12\x12stratum.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe0\x03\n\x07\x41\x63\x63ount\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\x1a\n\x12\x61pi_access_enabled\x18\x04 \x01(\x08\x12\x15\n\rapi_plan_code\x18\x05 \x01(\t\x12!\n\x14\x61pi_usage_soft_limit\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12#\n\x16\x61pi_overage_rate_cents\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12<\n\x08standing\x18\x08 \x01(\x0e\x32*.stratum.billing.v1.Account.Standing.Value\x12\x12\n\nrate_class\x18\t \x01(\t\x12\x31\n\rperiod_anchor\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1aH\n\x08Standing\"<\n\x05Value\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x08\n\x04GOOD\x10\x01\x12\t\n\x05GRACE\x10\x02\x12\r\n\tSUSPENDED\x10\x03\x42\x17\n\x15_api_usage_soft_limitB\x19\n\x17_api_overage_rate_cents\"2\n\tRateLimit\x12\x10\n\x08requests\x18\x01 \x01(\x05\x12\x13\n\x0bper_seconds\x18\x02 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,11 +33,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stratum.billing.v1.account_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ACCOUNT']._serialized_start=90
-  _globals['_ACCOUNT']._serialized_end=508
-  _globals['_ACCOUNT_STANDING']._serialized_start=436
-  _globals['_ACCOUNT_STANDING']._serialized_end=508
-  _globals['_ACCOUNT_STANDING_VALUE']._serialized_start=448
-  _globals['_ACCOUNT_STANDING_VALUE']._serialized_end=508
-  _globals['_RATELIMIT']._serialized_start=510
-  _globals['_RATELIMIT']._serialized_end=560
+  _globals['_ACCOUNT']._serialized_end=570
+  _globals['_ACCOUNT_STANDING']._serialized_start=446
+  _globals['_ACCOUNT_STANDING']._serialized_end=518
+  _globals['_ACCOUNT_STANDING_VALUE']._serialized_start=458
+  _globals['_ACCOUNT_STANDING_VALUE']._serialized_end=518
+  _globals['_RATELIMIT']._serialized_start=572
+  _globals['_RATELIMIT']._serialized_end=622
 # @@protoc_insertion_point(module_scope)

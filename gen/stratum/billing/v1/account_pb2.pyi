@@ -81,9 +81,9 @@ class Account(_message.Message):
     api_plan_code: _builtins.str
     """api_monthly: periods of a month. api_annual: periods of a year."""
     api_usage_soft_limit: _builtins.int
-    """Units included in a period. Above it calls are served, and cost."""
+    """Units included in a period. Above it calls are served, and cost. 0: each call costs."""
     api_overage_rate_cents: _builtins.int
-    """Cents for 1,000 units above the soft limit."""
+    """Cents for 1,000 units above the soft limit. 0: they cost nothing."""
     standing: Global___Account.Standing.Value.ValueType
     rate_class: _builtins.str
     """How fast: standard, professional, enterprise."""
@@ -103,18 +103,25 @@ class Account(_message.Message):
         email: _builtins.str = ...,
         api_access_enabled: _builtins.bool = ...,
         api_plan_code: _builtins.str = ...,
-        api_usage_soft_limit: _builtins.int = ...,
-        api_overage_rate_cents: _builtins.int = ...,
+        api_usage_soft_limit: _builtins.int | None = ...,
+        api_overage_rate_cents: _builtins.int | None = ...,
         standing: Global___Account.Standing.Value.ValueType = ...,
         rate_class: _builtins.str = ...,
         period_anchor: _timestamp_pb2.Timestamp | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "period_anchor", b"period_anchor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_overage_rate_cents", b"_api_overage_rate_cents", "_api_usage_soft_limit", b"_api_usage_soft_limit", "api_overage_rate_cents", b"api_overage_rate_cents", "api_usage_soft_limit", b"api_usage_soft_limit", "created_at", b"created_at", "period_anchor", b"period_anchor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_access_enabled", b"api_access_enabled", "api_overage_rate_cents", b"api_overage_rate_cents", "api_plan_code", b"api_plan_code", "api_usage_soft_limit", b"api_usage_soft_limit", "created_at", b"created_at", "email", b"email", "id", b"id", "name", b"name", "period_anchor", b"period_anchor", "rate_class", b"rate_class", "standing", b"standing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_overage_rate_cents", b"_api_overage_rate_cents", "_api_usage_soft_limit", b"_api_usage_soft_limit", "api_access_enabled", b"api_access_enabled", "api_overage_rate_cents", b"api_overage_rate_cents", "api_plan_code", b"api_plan_code", "api_usage_soft_limit", b"api_usage_soft_limit", "created_at", b"created_at", "email", b"email", "id", b"id", "name", b"name", "period_anchor", b"period_anchor", "rate_class", b"rate_class", "standing", b"standing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__api_overage_rate_cents: _TypeAlias = _typing.Literal["api_overage_rate_cents"]  # noqa: Y015
+    _WhichOneofArgType__api_overage_rate_cents: _TypeAlias = _typing.Literal["_api_overage_rate_cents", b"_api_overage_rate_cents"]  # noqa: Y015
+    _WhichOneofReturnType__api_usage_soft_limit: _TypeAlias = _typing.Literal["api_usage_soft_limit"]  # noqa: Y015
+    _WhichOneofArgType__api_usage_soft_limit: _TypeAlias = _typing.Literal["_api_usage_soft_limit", b"_api_usage_soft_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__api_overage_rate_cents) -> _WhichOneofReturnType__api_overage_rate_cents | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__api_usage_soft_limit) -> _WhichOneofReturnType__api_usage_soft_limit | None: ...
 
 Global___Account: _TypeAlias = Account  # noqa: Y015
 

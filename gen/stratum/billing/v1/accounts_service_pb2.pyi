@@ -30,7 +30,9 @@ class CreateAccountRequest(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def account(self) -> _account_pb2.Account:
-        """`name` and `email`; what is left empty is taken from the plan, and the plan from the default."""
+        """`name` and `email`; what is left out is taken from the plan, and the plan from the default. A limit or a rate of 0 that
+        is given is meant.
+        """
 
     def __init__(
         self,

@@ -66,7 +66,10 @@ Global___AccountEvent: _TypeAlias = AccountEvent  # noqa: Y015
 
 @_typing.final
 class AccessChanged(_message.Message):
-    """The access table has a new revision: whoever keeps a copy asks for what changed."""
+    """An account or one of its keys was changed, and with it the access table, which has a new revision: whoever keeps a copy
+    asks for what changed. Not said of what was used, which changes all the time, and of a period that begins: whoever
+    keeps a copy learns that when it asks of itself.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -120,7 +120,7 @@ class ErrorReason(_message.Message):
         IDEMPOTENCY_KEY_REUSED: ErrorReason._Value.ValueType  # 30
         """The same `Idempotency-Key` was used for another call."""
         TOO_MANY_KEYS: ErrorReason._Value.ValueType  # 31
-        """The account has as many keys as it may have. Revoke one that is not used."""
+        """The account has as many keys as it may have, or got as many within a day as it may. Revoke one that is not used."""
         TEST_KEY: ErrorReason._Value.ValueType  # 32
         """A test key cannot do this: it reads a recorded evening."""
         ACCESS_UNDECIDED: ErrorReason._Value.ValueType  # 33
@@ -219,7 +219,7 @@ class ErrorReason(_message.Message):
     IDEMPOTENCY_KEY_REUSED: ErrorReason.Value.ValueType  # 30
     """The same `Idempotency-Key` was used for another call."""
     TOO_MANY_KEYS: ErrorReason.Value.ValueType  # 31
-    """The account has as many keys as it may have. Revoke one that is not used."""
+    """The account has as many keys as it may have, or got as many within a day as it may. Revoke one that is not used."""
     TEST_KEY: ErrorReason.Value.ValueType  # 32
     """A test key cannot do this: it reads a recorded evening."""
     ACCESS_UNDECIDED: ErrorReason.Value.ValueType  # 33
