@@ -42,12 +42,13 @@ SANDBOXED = ("ingest", "consensus", "signals")
 # A key of ours anywhere in a path or a query, in either spelling of its underscores.
 KEY_IN_ADDRESS = "(?i).*stratum(_|%5f)(live|test)(_|%5f).*"
 TEST_KEY = "(?i)bearer +stratum_test_.*"
-# A line of the access log, from which usage is counted: gateway/usage reads it. Never the query: it may hold anything.
+# A line of the access log, from which usage is counted: gateway/usage reads it. Never the query: it may hold anything;
+# and of a path no more than any of ours has: 15 KB of it may be a caller's.
 LINE = {
     "at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
     "request_id": "%REQ(x-request-id)%",
     "method": "%ROUTE_NAME%",
-    "path": "%PATH(NQ:ORIG_OR_PATH)%",
+    "path": "%PATH(NQ:ORIG_OR_PATH):512%",
     "status": "%RESPONSE_CODE%",
     "milliseconds": "%DURATION%",
     "bytes_sent": "%BYTES_SENT%",

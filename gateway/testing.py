@@ -26,7 +26,7 @@ from stratum.signals.v1 import signals_service_pb2 as signals
 from stratum.signals.v1 import signals_service_pb2_grpc as signals_grpc
 
 from services.shared import api_keys, reply
-from services.shared.errors import InvalidArgument, NotFound
+from services.shared.errors import InvalidArgument, NotFound, ResourceExhausted
 from services.shared.keyring import Keyring
 from services.shared.principal import Guard
 from services.shared.server import Interceptor
@@ -288,6 +288,8 @@ async def _misbehave(wish: str, context: Any) -> None:
             raise NotFound(ErrorReason.SIGNAL_NOT_FOUND, "no signal missing", signal_id="missing")
         case "unreadable":
             raise InvalidArgument(ErrorReason.INVALID_CURSOR, "the cursor is not one of ours")
+        case "crowded":
+            raise ResourceExhausted(ErrorReason.TOO_MANY_STREAMS, "too many")
         case "broken":
             raise RuntimeError(SECRET)
         case "bare":  # as gRPC itself answers on a fault: a status without details

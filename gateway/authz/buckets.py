@@ -18,7 +18,7 @@ from uuid import uuid4
 import msgspec
 from nats.aio.msg import Msg
 
-from gateway.authz.limits import Limit, Taken, take
+from gateway.authz.limits import NANOSECONDS, Limit, Taken, take
 from services.shared.bus import BusError, Spoken
 from services.shared.logging import logger
 
@@ -31,6 +31,8 @@ ASK_SECONDS = 1.0
 AGAIN_SECONDS = 5.0
 #: What fits into one message of the bus: an id and a time are some forty bytes.
 IN_ONE_MESSAGE = 15_000
+#: No bucket takes longer to fill, in nanoseconds. Who says so has a wrong clock, and would lock a key out until then.
+LONGEST = 86_400 * NANOSECONDS
 #: Lineages that are known at once. Each has a key in the table, so this is a bound and no limit.
 AT_MOST = 1_000_000
 
@@ -57,16 +59,17 @@ class Buckets:
     def take(self, lineage: str, limit: Limit) -> Taken:
         """Takes one request out of a lineage's bucket, if there is one in it."""
         taken = take(limit, self._full_at.get(lineage, 0), self._clock())
-        if taken.allowed:
+        # Also of a refused one: a moment that a wrong clock has put far ahead counts as empty, and fills from now on.
+        if taken.allowed or taken.full_at < self._full_at[lineage]:
             self._full_at[lineage] = taken.full_at
             self._own.add(lineage)
         return taken
 
     def hear(self, full_at: dict[str, int]) -> None:
-        """Takes in what another server knows: of each bucket the emptier one counts."""
+        """Takes in what another server knows: of each bucket the emptier one counts, if there can be such a one."""
         now = self._clock()
         for lineage, moment in full_at.items():
-            if moment > max(now, self._full_at.get(lineage, 0)) and (
+            if now + LONGEST > moment > max(now, self._full_at.get(lineage, 0)) and (
                 lineage in self._full_at or len(self._full_at) < AT_MOST
             ):
                 self._full_at[lineage] = moment

@@ -36,7 +36,7 @@ _OURS = "stratum."
 class Principal(msgspec.Struct, frozen=True, omit_defaults=True, rename={"method": "m", "expires_at": "e"}):
     """Somebody who may call one method, until a time. Exactly one of `service` and `key_id` is set."""
 
-    #: stratum.signals.v1.SignalsService/ReadSignals; `*` for a service, which calls what it needs.
+    #: stratum.signals.v1.SignalsService/ReadSignals
     method: str
     #: Seconds since 1970.
     expires_at: float
@@ -100,6 +100,8 @@ class Guard:
             return None
         header = next((value for name, value in metadata if name == HEADER), "")
         principal = read(header if isinstance(header, str) else "", self._ring, self._clock())
+        if principal.method != method:
+            raise _refused("the caller was let in to another call")
         if problem := _problem(principal, declared, request_id):
             raise problem
         return principal
@@ -110,7 +112,7 @@ def _problem(principal: Principal, method: contracts.Method | None, request_id: 
         return None
     if method is None or method.level == Access.Level.INTERNAL:
         return PermissionDenied(ErrorReason.PRINCIPAL_INVALID, "only our own services call this")
-    if principal.method != method.full_name or principal.request_id != request_id:
+    if principal.request_id != request_id:
         return _refused("the caller was let in to another call")
     if method.scope not in principal.scopes:
         return PermissionDenied(
@@ -132,7 +134,9 @@ class _Signature:
         self._service, self._ring = service, ring
 
     def on(self, details: ClientCallDetails) -> ClientCallDetails:
-        principal = Principal(method="*", expires_at=time.time() + SECONDS, service=self._service)
+        # For this method only: whoever overhears a question for the table of keys cannot issue one.
+        method = details.method if isinstance(details.method, str) else details.method.decode()
+        principal = Principal(method.removeprefix("/"), expires_at=time.time() + SECONDS, service=self._service)
         metadata = grpc.aio.Metadata(*(details.metadata or ()), (HEADER, signed(principal, self._ring)))
         return ClientCallDetails(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready)
 

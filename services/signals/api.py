@@ -161,8 +161,9 @@ class SignalsApi(SignalsServiceServicer):
     ) -> AsyncIterator[Item]:
         filters, full = _stream_filters(request), _is_full(request.view)
         cursor = Cursor.parse(after) if after else None
-        refusal = self._permits.refusal_of(principal.current.get())
-        with self._feed.seat():
+        reader = principal.current.get()
+        refusal = self._permits.refusal_of(reader)
+        with self._feed.seat(reader.account_id if reader is not None else ""):
             if (age := self._age()) is not None:
                 await context.send_initial_metadata(((_DATA_AGE, age),))
             async for item in self._feed.follow(filters, full=full, after=cursor, refusal=refusal):

@@ -41,7 +41,9 @@ class Config(ServiceConfig):
     #: Where the gateway gets the feed's pages by plain HTTP, at a third of what they cost over gRPC; 0: nowhere.
     signals_feed_host: str = "127.0.0.1"
     signals_feed_port: int = Field(default=0, ge=0, le=65535)
+    #: How many streams there may be, and how many of them one account may have.
     signals_max_streams: int = Field(default=256, ge=1)
+    signals_max_streams_of_one: int = Field(default=16, ge=1)
     signals_heartbeat_seconds: float = Field(default=15.0, gt=0)
     #: Just under the gateway's own limit of an hour, so that it is we who say why a stream ends.
     signals_stream_seconds: float = Field(default=3540.0, gt=0)
@@ -111,6 +113,7 @@ class Config(ServiceConfig):
         """How the feed is served."""
         return FeedLimits(
             open_streams=self.signals_max_streams,
+            streams_of_one=self.signals_max_streams_of_one,
             heartbeat_seconds=self.signals_heartbeat_seconds,
             stream_seconds=self.signals_stream_seconds,
         )

@@ -7,6 +7,7 @@ slow reader costs no memory, and one that comes back after hours is served like 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class FeedLimits:
     """How many streams there may be, and how they live."""
 
     open_streams: int = 256
+    #: Of those, how many one account may have: a single key must not close the feed to everybody else.
+    streams_of_one: int = 16
     heartbeat_seconds: float = 15.0
     #: Just under the hour after which the gateway would cut a stream without a word.
     stream_seconds: float = 3540.0
@@ -108,6 +111,7 @@ class Feed:
         self._bell = asyncio.Event()
         self._draining = False
         self._open_streams = 0
+        self._streams_of: Counter[str] = Counter()
         self._received_at: datetime | None = None
         self._noted_at: datetime | None = None
 
@@ -142,17 +146,26 @@ class Feed:
         return max(0.0, (utc_now() - self._received_at).total_seconds())
 
     @contextmanager
-    def seat(self) -> Iterator[None]:
-        """Room for one stream. Raises ResourceExhausted (TOO_MANY_STREAMS)."""
+    def seat(self, account_id: str = "") -> Iterator[None]:
+        """Room for one stream of an account, or of one of our own. Raises ResourceExhausted (TOO_MANY_STREAMS)."""
         if self._open_streams >= self._limits.open_streams:
             raise ResourceExhausted(
                 ErrorReason.TOO_MANY_STREAMS, f"{self._open_streams} streams are open, which is all there may be"
             )
+        if account_id and self._streams_of[account_id] >= self._limits.streams_of_one:
+            raise ResourceExhausted(
+                ErrorReason.TOO_MANY_STREAMS,
+                f"the account has {self._streams_of[account_id]} open streams, as many as it may",
+            )
         self._open_streams += 1
+        self._streams_of[account_id] += 1
         try:
             yield
         finally:
             self._open_streams -= 1
+            self._streams_of[account_id] -= 1
+            if not self._streams_of[account_id]:
+                del self._streams_of[account_id]
 
     async def follow(
         self,

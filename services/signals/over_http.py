@@ -52,6 +52,8 @@ _OF_CODE = {
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
 
+#: So much of a name or value that is wrong is told back, and logged: a caller may send 15 KB of it.
+_TOLD = 100
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|NaN|-?Infinity")
 
@@ -199,7 +201,7 @@ def _set(request: ListSignalsRequest, name: str, value: str) -> None:
         else:
             setattr(request, field.name, read)
     except (ValueError, OverflowError):
-        raise _wrong(field.name, f"cannot be read: {value}") from None
+        raise _wrong(field.name, f"cannot be read: {value[:_TOLD]}") from None
 
 
 def _read(field: FieldDescriptor, value: str) -> Any:
@@ -235,4 +237,5 @@ def _number(form: re.Pattern[str], value: str, convert: Callable[[str], N]) -> N
 
 
 def _wrong(name: str, why: str) -> InvalidArgument:
+    name = name[:_TOLD]
     return InvalidArgument(ErrorReason.INVALID_ARGUMENT, f"malformed request: {name} {why}", field=name)

@@ -15,8 +15,9 @@ from sqlalchemy import QueuePool, text
 from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceStub, add_SignalsServiceServicer_to_server
 
 from services.shared.database import Database
+from services.shared.principal import Guard
 from services.shared.server import Interceptor
-from services.shared.testing import channel_to, eventually
+from services.shared.testing import RING, channel_to, eventually
 from services.signals.api import SignalsApi
 from services.signals.feed import Feed, FeedLimits
 from services.signals.rules.settings import RuleSettings
@@ -45,7 +46,7 @@ async def serve_feed(database_for: Any) -> AsyncIterator[Serve]:
             database = database or await database_for("signals")
             store = SignalStore(database)
             feed = Feed(store, FeedLimits(**limits))
-            server = grpc.aio.server(interceptors=[Interceptor(10.0, guard=None)])
+            server = grpc.aio.server(interceptors=[Interceptor(10.0, Guard(RING))])
             add_SignalsServiceServicer_to_server(SignalsApi(store, feed, RuleSettings()), server)
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()

@@ -19,7 +19,7 @@ from stratum.signals.v1 import signal_pb2 as signals
 from stratum.signals.v1 import signals_service_pb2 as service
 
 from services.shared.clock import utc_now
-from services.shared.testing import eventually
+from services.shared.testing import as_partner, eventually
 from services.signals import render
 from services.signals.cursor import Cursor
 from services.signals.feed_testing import a_signal, forget, publish
@@ -242,6 +242,36 @@ async def test_a_cursor_of_another_feed_is_said_and_the_stream_begins_anew(serve
         await reader.until(lambda reader: bool(reader.signals))
     assert reader.events[0] == ("truncated", {"reason": "unknown_feed", "cursor": f"{epoch}-0"})
     assert reader.signals == ["one"]
+
+
+async def test_an_account_that_takes_all_it_may_leaves_room_for_others(serve_feed: Any) -> None:
+    served = await serve_feed(open_streams=4, streams_of_one=2)
+
+    def opened(account_id: str) -> Any:
+        metadata = as_partner("stratum.signals.v1.SignalsService/StreamSignals", account_id)
+        return served.ask.StreamSignals(service.StreamSignalsRequest(), metadata=metadata)
+
+    calls = [opened("acct_greedy"), opened("acct_greedy")]
+    for call in calls:
+        assert (await call.read()).data
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await opened("acct_greedy").read()
+    assert _reason(refused.value) == "TOO_MANY_STREAMS"
+    calls.append(other := opened("acct_modest"))
+    assert (await other.read()).data
+
+    calls[0].cancel()
+
+    async def has_room_again() -> bool:
+        calls.append(again := opened("acct_greedy"))
+        try:
+            return bool((await again.read()).data)
+        except grpc.aio.AioRpcError:
+            return False
+
+    await eventually(has_room_again)
+    for call in calls:
+        call.cancel()
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "0123456789abcdef-", "0123456789ABCDEF-1", "-1", "é"])

@@ -55,6 +55,22 @@ def test_of_what_two_servers_know_the_emptier_bucket_counts(clock, here_first):
     assert used(here, "one", 2) == [True, False]
 
 
+def test_a_bucket_that_a_wrong_clock_emptied_fills_again(clock):
+    buckets = Buckets(clock)
+    clock.pass_seconds(3600)
+    used(buckets, "one", 1)
+    clock.pass_seconds(-3600)
+    assert used(buckets, "one", 1) == [False]
+    clock.pass_seconds(5)
+    assert used(buckets, "one", 6) == [True] * 5 + [False]
+
+
+def test_a_bucket_that_nobody_can_have_emptied_is_not_heard_of(clock):
+    buckets = Buckets(clock)
+    buckets.hear({"one": 2**63 - 1})
+    assert (len(buckets), used(buckets, "one", 1)) == (0, [True])
+
+
 def test_hearing_the_same_twice_changes_nothing(clock):
     here, there = Buckets(clock), Buckets(clock)
     used(there, "one", 5)

@@ -353,6 +353,7 @@ def test_the_stream_lives_and_beats_as_it_is_told():
     limits = FeedLimits()
     assert f"after {limits.heartbeat_seconds:.0f} seconds of silence" in said
     assert f"a stream lives {limits.stream_seconds / 60:.0f} minutes at most" in said
+    assert f"an account may have {limits.streams_of_one} streams open at once" in said.lower()
     assert f"retry: {RETRY_MILLISECONDS}" in said
     assert f"({SignalsConfig.model_fields['signals_retention_days'].default:.0f} days)" in said
 

@@ -1,7 +1,10 @@
 """Who is asking, and who is believed."""
 
+import time
+
 import msgspec
 import pytest
+from grpc.aio import ClientCallDetails
 from hypothesis import given
 from hypothesis import strategies as st
 from stratum.common.v1.error_reason_pb2 import ErrorReason
@@ -25,7 +28,7 @@ PARTNER = Principal(
     scopes=("signals:read",),
     request_id="r1",
 )
-SERVICE = Principal(method="*", expires_at=NOW + 60, service="signals")
+SERVICE = Principal(method=TYPED, expires_at=NOW + 60, service="signals")
 
 
 def admitted(
@@ -47,6 +50,23 @@ def test_a_partner_is_let_in_to_the_call_he_was_admitted_to() -> None:
 
 def test_a_service_is_let_in_to_internal_methods() -> None:
     assert admitted(SERVICE, method=TYPED) == SERVICE
+
+
+def test_what_one_of_our_own_signs_is_good_for_one_method() -> None:
+    issue = "stratum.billing.v1.AccountsService/IssueKey"
+    assert isinstance(refused(SERVICE, method=issue), Unauthenticated)
+
+
+async def test_one_of_our_own_signs_for_the_method_that_it_calls() -> None:
+    unary, _ = principal.client_interceptors("signals", RING)
+    called = []
+
+    async def call(details: ClientCallDetails, request: object) -> None:
+        called.append(details)
+
+    await unary.intercept_unary_unary(call, ClientCallDetails(f"/{TYPED}", None, None, None, None), None)  # type: ignore[attr-defined]
+    header = str(dict(called[0].metadata or ())[principal.HEADER])
+    assert (principal.read(header, RING, time.time()).method, called[0].method) == (TYPED, f"/{TYPED}")
 
 
 def test_nobody_has_to_be_vouched_for_at_a_public_method() -> None:
