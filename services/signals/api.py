@@ -14,12 +14,11 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import ServicerContext
-from stratum.common.v1.error_reason_pb2 import ErrorReason
 from stratum.signals.v1 import signal_pb2, signals_service_pb2
 from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceServicer
 
 from services.shared import paging, principal, reply
-from services.shared.errors import InvalidArgument
+from services.shared.asked import word, words, wrong
 from services.signals import render, wire
 from services.signals.cursor import Cursor
 from services.signals.feed import Beat, Ended, Feed, Item, More, Opened, Truncated
@@ -87,7 +86,7 @@ class SignalsApi(SignalsServiceServicer):
         self, request: signals_service_pb2.GetSignalRequest, _context: Context
     ) -> signals_service_pb2.GetSignalResponse:
         self._say_age()
-        stored = await self._store.get(_word("id", request.id))
+        stored = await self._store.get(word("id", request.id))
         signal = signal_pb2.Signal.FromString(stored.full)
         stored_state = await self._store.event_state(signal.event_id)
         state = wire.load_state(stored_state) if stored_state else None
@@ -103,7 +102,7 @@ class SignalsApi(SignalsServiceServicer):
         self, request: signals_service_pb2.ExplainSignalRequest, _context: Context
     ) -> signals_service_pb2.ExplainSignalResponse:
         self._say_age()
-        stored = await self._store.get(_word("id", request.id))
+        stored = await self._store.get(word("id", request.id))
         response = signals_service_pb2.ExplainSignalResponse.FromString(stored.explanation)
         response.signal.ParseFromString(stored.full)
         response.rule = specification(SignalType(signal_pb2.SignalType.Value.Name(response.signal.signal_type)))
@@ -117,14 +116,14 @@ class SignalsApi(SignalsServiceServicer):
         asked = _without_page(request)
         spans, behind = await self._store.suppressions(
             Filters(
-                sport_key=_words("sport_key", request.sport_key),
-                event_id=_words("event_id", request.event_id),
-                market=_words("market", request.market),
+                sport_key=words("sport_key", request.sport_key),
+                event_id=words("event_id", request.event_id),
+                market=words("market", request.market),
                 signal_type=_names("signal_type", signal_pb2.SignalType.Value.DESCRIPTOR, request.signal_type),
                 since=_time("since", request.since) if request.HasField("since") else None,
                 until=_time("until", request.until) if request.HasField("until") else None,
             ),
-            _words("reason", request.reason),
+            words("reason", request.reason),
             size=paging.page_size(request.page_size),
             behind=paging.decode(request.page_token, asked, SpanPosition) if request.page_token else None,
         )
@@ -280,13 +279,13 @@ def _wanted(serialized: bytes) -> _Wanted:
 def _stream_filters(request: _Filtered) -> Filters:
     types = [*request.signal_type, *request.type]
     return Filters(
-        sport_key=_words("sport_key", request.sport_key),
-        event_id=_words("event_id", request.event_id),
-        market=_words("market", request.market),
+        sport_key=words("sport_key", request.sport_key),
+        event_id=words("event_id", request.event_id),
+        market=words("market", request.market),
         signal_type=_names("signal_type", signal_pb2.SignalType.Value.DESCRIPTOR, types),
         direction=_names("direction", signal_pb2.Direction.Value.DESCRIPTOR, request.direction),
         tier=_names("tier", signal_pb2.Tier.Value.DESCRIPTOR, request.tier),
-        book=_words("book", request.book),
+        book=words("book", request.book),
         min_score=_share("min_score", request.min_score) if request.HasField("min_score") else None,
     )
 
@@ -318,7 +317,7 @@ def _is_full(view: signals_service_pb2.View.Value.ValueType) -> bool:
 
 def _known(field: str, enum: EnumDescriptor, value: int) -> None:
     if value not in enum.values_by_number:
-        raise _wrong(field, f"has no value {value}")
+        raise wrong(field, f"has no value {value}")
 
 
 def _names(field: str, enum: EnumDescriptor, values: Iterable[int]) -> tuple[str, ...]:
@@ -326,38 +325,24 @@ def _names(field: str, enum: EnumDescriptor, values: Iterable[int]) -> tuple[str
     numbers = sorted(set(values))
     for number in numbers:
         if number not in known:
-            raise _wrong(field, f"cannot be {number}; it is one of {', '.join(known.values())}")
+            raise wrong(field, f"cannot be {number}; it is one of {', '.join(known.values())}")
     return tuple(known[number] for number in numbers)
-
-
-def _words(field: str, values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({_word(field, value) for value in values}))
-
-
-def _word(field: str, value: str) -> str:
-    if not value or "\0" in value:
-        raise _wrong(field, "is empty" if not value else "holds a character that no name has")
-    return value
 
 
 def _time(field: str, given: Timestamp) -> datetime:
     try:
         return wire.moment(given)
     except OverflowError:
-        raise _wrong(field, "is no time of this era") from None
+        raise wrong(field, "is no time of this era") from None
 
 
 def _share(field: str, value: float) -> float:
     if not 0 <= value <= 100:
-        raise _wrong(field, f"is from 0 to 100, not {value}")
+        raise wrong(field, f"is from 0 to 100, not {value}")
     return value
 
 
 def _finite(field: str, value: float) -> float:
     if not math.isfinite(value):
-        raise _wrong(field, "is a number")
+        raise wrong(field, "is a number")
     return value
-
-
-def _wrong(field: str, why: str) -> InvalidArgument:
-    return InvalidArgument(ErrorReason.INVALID_ARGUMENT, f"{field} {why}", field=field)
