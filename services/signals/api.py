@@ -52,11 +52,12 @@ class SignalsApi(SignalsServiceServicer):
     async def ReadSignals(self, request: signals_service_pb2.ListSignalsRequest, _context: Context) -> HttpBody:
         self._say_age()
         asked = wire.serialized(request)
-        page = self._pages.get(asked, self._feed.place())
+        place = self._feed.place()
+        page = self._pages.get(asked, place)
         if page is None:
-            found, full, token = await self._page(asked)
-            page = rendered(found.payloads, token, full=full)
-            self._pages.keep(asked, page, found.position)
+            found, token = await self._page(asked)
+            page = rendered(found.payloads, token)
+            self._pages.keep(asked, page, place, found.position)
         reply.tag(page.etag)
         return page.body
 
@@ -64,13 +65,13 @@ class SignalsApi(SignalsServiceServicer):
         self, request: signals_service_pb2.ListSignalsRequest, _context: Context
     ) -> signals_service_pb2.ListSignalsResponse:
         self._say_age()
-        found, _, token = await self._page(wire.serialized(request))
+        found, token = await self._page(wire.serialized(request))
         response = _listed(found.payloads)
         response.next_page_token = token
         return response
 
-    async def _page(self, asked: bytes) -> tuple[Page, bool, str]:
-        """A page, whether it is in full, and the token to the next one; empty on the last."""
+    async def _page(self, asked: bytes) -> tuple[Page, str]:
+        """A page, and the token to the next one; empty on the last."""
         wanted = _wanted(asked)
         page = await self._store.page(
             wanted.filters,
@@ -80,7 +81,7 @@ class SignalsApi(SignalsServiceServicer):
             size=wanted.size,
             behind=wanted.behind,
         )
-        return page, wanted.full, paging.encode(page.next, wanted.without_page) if page.next else ""
+        return page, paging.encode(page.next, wanted.without_page) if page.next else ""
 
     async def GetSignal(
         self, request: signals_service_pb2.GetSignalRequest, _context: Context
@@ -219,8 +220,8 @@ def watched(item: Item) -> Iterable[signals_service_pb2.WatchSignalsResponse]:
 
 
 def _server_sent_signal(payload: bytes) -> bytes:
-    cursor, body = render.cursor_and_json(payload)
-    return b"id: %s\nevent: signal\ndata: %s\n\n" % (cursor, body)
+    signal = render.printed(payload)
+    return b"id: %s\nevent: signal\ndata: %s\n\n" % (signal.cursor, signal.json)
 
 
 def _listed(payloads: Sequence[bytes]) -> signals_service_pb2.ListSignalsResponse:
