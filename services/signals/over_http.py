@@ -8,16 +8,13 @@ does it there. To the interceptor a call looks like any other.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import grpc
 import msgspec
-import uvicorn
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
@@ -31,8 +28,6 @@ from services.shared.server import Interceptor
 from services.signals.api import SignalsApi
 
 METHOD = "stratum.signals.v1.SignalsService/ReadSignals"
-#: Longer than Envoy keeps a connection that it does not use: who closes it must be who sends on it.
-KEEP_ALIVE_SECONDS = 600
 #: gRPC's number of a status, in front of the text that goes with it.
 _DETAILS = "grpc-status-details-bin"
 _FIELDS = {name: field for field in ListSignalsRequest.DESCRIPTOR.fields for name in (field.name, field.json_name)}
@@ -87,47 +82,6 @@ class FeedOverHttp:
         headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-
-@dataclass(frozen=True, slots=True)
-class HttpAddress:
-    """Where the feed is served."""
-
-    host: str
-    port: int
-
-
-class FeedServer(uvicorn.Server):
-    """The application on a port, in this process's loop. `serve` returns after `stop`."""
-
-    def __init__(self, app: FeedOverHttp, address: HttpAddress, drain_seconds: float) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                host=address.host,
-                port=address.port,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                log_level="warning",
-                server_header=False,
-                date_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=max(1, round(drain_seconds)),
-            )
-        )
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals belong to `services.shared.server.serve`."""
-        yield
-
-    def stop(self) -> None:
-        """Take no new requests; those under way are answered."""
-        self.should_exit = True
 
 
 class _Call:
