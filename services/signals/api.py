@@ -34,6 +34,8 @@ Context = ServicerContext[Any, Any]
 #: How long a browser waits before it opens a stream again that broke off.
 RETRY_MILLISECONDS = 3000
 _DATA_AGE = "x-data-age"
+#: A longer request is read anew each time: as many as are remembered, of the longest there are, would be 200 MB.
+REMEMBERED_BYTES = 1024
 #: In front of each signal of a ListSignalsResponse: field 1, length-delimited.
 _SIGNALS_TAG = b"\x0a"
 
@@ -72,16 +74,16 @@ class SignalsApi(SignalsServiceServicer):
 
     async def _page(self, asked: bytes) -> tuple[Page, str]:
         """A page, and the token to the next one; empty on the last."""
-        wanted = _wanted(asked)
+        of = wanted(asked)
         page = await self._store.page(
-            wanted.filters,
-            by_score=wanted.by_score,
-            full=wanted.full,
-            collapse=wanted.collapse,
-            size=wanted.size,
-            behind=wanted.behind,
+            of.filters,
+            by_score=of.by_score,
+            full=of.full,
+            collapse=of.collapse,
+            size=of.size,
+            behind=of.behind,
         )
-        return page, paging.encode(page.next, wanted.without_page) if page.next else ""
+        return page, paging.encode(page.next, of.without_page) if page.next else ""
 
     async def GetSignal(
         self, request: signals_service_pb2.GetSignalRequest, _context: Context
@@ -246,7 +248,7 @@ _Paged = signals_service_pb2.ListSignalsRequest | signals_service_pb2.ListSuppre
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Wanted:
     """A request for a page, as the store understands it."""
 
     filters: Filters
@@ -259,14 +261,18 @@ class _Wanted:
     without_page: bytes
 
 
-@lru_cache(maxsize=1024)
-def _wanted(serialized: bytes) -> _Wanted:
-    """Remembered, because callers ask the same again and again. Raises InvalidArgument."""
+def wanted(serialized: bytes) -> Wanted:
+    """What a ListSignalsRequest asks for. Remembered, because callers ask the same again and again. Raises
+    InvalidArgument."""
+    return _remembered(serialized) if len(serialized) <= REMEMBERED_BYTES else _read(serialized)
+
+
+def _read(serialized: bytes) -> Wanted:
     request = signals_service_pb2.ListSignalsRequest.FromString(serialized)
     _known("collapse", signals_service_pb2.Collapse.Value.DESCRIPTOR, request.collapse)
     _known("order_by", signals_service_pb2.OrderBy.Value.DESCRIPTOR, request.order_by)
     without_page = _without_page(request)
-    return _Wanted(
+    return Wanted(
         _feed_filters(request),
         by_score=request.order_by != signals_service_pb2.OrderBy.TIME,
         full=_is_full(request.view),
@@ -275,6 +281,9 @@ def _wanted(serialized: bytes) -> _Wanted:
         behind=paging.decode(request.page_token, without_page, PagePosition) if request.page_token else None,
         without_page=without_page,
     )
+
+
+_remembered = lru_cache(maxsize=1024)(_read)
 
 
 def _stream_filters(request: _Filtered) -> Filters:

@@ -25,7 +25,7 @@ from stratum.signals.v1.signals_service_pb2 import ListSignalsRequest
 
 from services.shared.errors import InvalidArgument
 from services.shared.server import Interceptor
-from services.signals.api import SignalsApi
+from services.signals.api import REMEMBERED_BYTES, SignalsApi
 
 METHOD = "stratum.signals.v1.SignalsService/ReadSignals"
 #: gRPC's number of a status, in front of the text that goes with it.
@@ -122,15 +122,22 @@ class _RefusedError(Exception):
         )
 
 
-@lru_cache(maxsize=1024)
 def asked(query: bytes) -> ListSignalsRequest:
-    """The request of a query, read as the transcoder reads it. Raises InvalidArgument."""
+    """The request of a query, read as the transcoder reads it; not to be changed, others may hold the same one. Raises
+    InvalidArgument."""
+    return _remembered(query) if len(query) <= REMEMBERED_BYTES else _requested(query)
+
+
+def _requested(query: bytes) -> ListSignalsRequest:
     request = ListSignalsRequest()
     for part in query.split(b"&"):
         name, equals, value = part.partition(b"=")
         if name and equals:
             _set(request, _unescaped(name), _unescaped(value))
     return request
+
+
+_remembered = lru_cache(maxsize=1024)(_requested)
 
 
 def _unescaped(escaped: bytes) -> str:
