@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NoReturn
 
-import uvicorn
 from prometheus_client import Gauge
 
 from gateway.authz import copy
@@ -21,6 +19,7 @@ from gateway.authz.app import Authz
 from gateway.authz.buckets import Buckets, Telling
 from gateway.authz.config import AuthzConfig
 from services.shared.access_follower import AccessFollower, channel_to_billing
+from services.shared.asgi import AsgiServer
 from services.shared.bus import open_spoken
 from services.shared.keyring import Keyring
 from services.shared.logging import logger
@@ -33,8 +32,6 @@ log = logger(__name__)
 ASK_SECONDS = 2.0
 #: How soon a change of keys is on disk, and how often the copy is renewed without one.
 KEEP_SECONDS, RENEW_SECONDS = 1.0, 60.0
-#: Longer than Envoy keeps a connection that it does not use: who closes it must be who sends on it.
-KEEP_ALIVE_SECONDS = 600
 
 
 async def main(config: AuthzConfig) -> None:
@@ -58,24 +55,7 @@ async def main(config: AuthzConfig) -> None:
 
         readiness = Readiness([has_a_table])
         metrics_port = await serve_metrics(stack, config, readiness)
-        server = _Server(
-            uvicorn.Config(
-                app,
-                host=config.authz_host,
-                port=config.authz_port,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                log_level="warning",
-                server_header=False,
-                date_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=max(1, round(config.drain_seconds)),
-            )
-        )
+        server = AsgiServer(app, config.authz_host, config.authz_port, config.drain_seconds)
         serving = asyncio.create_task(server.serve())
         tasks = [serving, asyncio.create_task(telling.run())]
         stop = asyncio.create_task(stopping.wait())
@@ -96,7 +76,7 @@ async def main(config: AuthzConfig) -> None:
             if not ended:
                 log.info("draining", seconds=config.drain_seconds)
                 await asyncio.sleep(config.drain_seconds)
-            server.should_exit = True
+            server.stop()
             await asyncio.wait([serving])
             await telling.tell()  # what was decided since it was last told
             await end_tasks([stop, opening, *tasks])
@@ -143,14 +123,6 @@ def _show(follower: AccessFollower, buckets: Buckets) -> None:
         ("buckets", "Lineages whose bucket is not full.", lambda: len(buckets)),
     ):
         Gauge(f"stratum_authz_{name}", what).set_function(value)
-
-
-class _Server(uvicorn.Server):
-    """One that leaves the signals to us: it would stop listening before Envoy knows."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from services.billing.testing import NOON
 from services.shared import principal
 from services.shared.database import Database
 from services.shared.keyring import Keyring
-from services.shared.testing import RING
+from services.shared.testing import vouched
 
 OLD_PEPPER, NEW_PEPPER = "0a" * 32, "0b" * 32
 PEPPERS = Keyring.parse(f"2:{NEW_PEPPER},1:{OLD_PEPPER}")
@@ -117,7 +117,7 @@ class Billing:
             request_id=uuid4().hex,
             test=test,
         )
-        metadata = list(principal.as_metadata(caller, RING).items())
+        metadata = list(vouched(caller).items())
         if repeat_key is not None:
             metadata.append(("idempotency-key", repeat_key or uuid4().hex))
         return await getattr(self.partners, method)(request, metadata=metadata)

@@ -8,11 +8,11 @@ import io
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from google.api.httpbody_pb2 import HttpBody
-from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import ServicerContext
+from msgspec import Meta
 from sqlalchemy import text
 from stratum.billing.v1 import billing_service_pb2
 from stratum.billing.v1.billing_service_pb2 import (
@@ -25,15 +25,17 @@ from stratum.billing.v1.billing_service_pb2 import (
 )
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 
+from services.billing import wire
 from services.billing.counting import AccountPeriod
 from services.billing.forecast import Standing, forecast, pace_begins
 from services.billing.ledger import period_at
 from services.billing.plans import overage_cost_cents
 from services.billing.rating import FURTHEST_AHEAD, STRETCH
 from services.shared import contracts, paging, principal
+from services.shared.asked import words, wrong
 from services.shared.clock import utc_now
 from services.shared.database import Database
-from services.shared.errors import InvalidArgument, NotFound
+from services.shared.errors import NotFound
 from services.shared.identity import EPOCH
 
 Context = ServicerContext[Any, Any]
@@ -43,7 +45,6 @@ EXPORT_ROWS = 1000
 #: Which periods may be asked for: none before there was a product, and none that is further ahead than the longest one.
 _EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 _LONGEST_AHEAD = timedelta(days=366)
-_LARGEST = 2**31 - 1
 
 _ONE_STATE = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 _DAYS = text(
@@ -80,12 +81,13 @@ CSV_COLUMNS = (
 )
 
 
+# It comes back from the caller: what PostgreSQL or a time cannot hold is no token of ours.
 class _Place(NamedTuple):
     """Where a page of the ledger ended."""
 
-    microseconds: int
+    microseconds: Annotated[int, Meta(ge=0, le=250_000_000_000_000_000)]
     request_id: str
-    part: int
+    part: Annotated[int, Meta(ge=0, le=2**15 - 1)]
 
 
 class UsageApi:
@@ -98,7 +100,7 @@ class UsageApi:
     async def GetUsage(
         self, request: billing_service_pb2.GetUsageRequest, context: Context
     ) -> billing_service_pb2.GetUsageResponse:
-        at = _time("at", request.at) if request.HasField("at") else None
+        at = wire.moment("at", request.at) if request.HasField("at") else None
         return billing_service_pb2.GetUsageResponse(usage=await self.summary(principal.partner().account_id, at))
 
     async def ListUsageLedger(
@@ -110,13 +112,13 @@ class UsageApi:
         given: dict[str, Any] = {"account_id": account_id, "rows": size + 1}
         if request.HasField("since"):
             wanted.append("started_at >= :since")
-            given["since"] = _time("since", request.since)
+            given["since"] = wire.moment("since", request.since)
         if request.HasField("until"):
             wanted.append("started_at < :until")
-            given["until"] = _time("until", request.until)
+            given["until"] = wire.moment("until", request.until)
         if request.key_id:
             wanted.append("key_id = ANY(CAST(:key_ids AS text[]))")
-            given["key_ids"] = [_word("key_id", key_id) for key_id in request.key_id]
+            given["key_ids"] = list(words("key_id", request.key_id))
         if request.page_token:
             place = paging.decode(request.page_token, asked, _Place)
             # Said twice: days are told apart by the time alone, and those behind it need not be visited.
@@ -145,9 +147,9 @@ class UsageApi:
     ) -> AsyncIterator[HttpBody]:
         account_id, now = principal.partner().account_id, self._clock()
         # Without an end of its own an export would go on as long as its reader makes calls.
-        until = _time("until", request.until) if request.HasField("until") else now + FURTHEST_AHEAD
+        until = wire.moment("until", request.until) if request.HasField("until") else now + FURTHEST_AHEAD
         if request.HasField("since"):
-            since = _time("since", request.since)
+            since = wire.moment("since", request.since)
         else:
             async with self._database.begin() as connection:
                 since = (await period_at(connection, account_id, now)).start
@@ -206,7 +208,7 @@ class UsageApi:
         now = self._clock()
         moment = now if at is None else at
         if not _EARLIEST <= moment <= now + _LONGEST_AHEAD:
-            raise _wrong("at", "is no time that a period is known of")
+            raise wrong("at", "is no time that a period is known of")
         async with self._database.begin() as connection:
             # Everything as of one moment, so that the sums agree.
             await connection.execute(_ONE_STATE)
@@ -218,22 +220,22 @@ class UsageApi:
             notices = (await connection.execute(_NOTICES, of_period)).all()
         summary = UsageSummary(
             account_id=account_id,
-            period_start=_stamp(period.start),
-            period_end=_stamp(period.end),
+            period_start=wire.timestamp(period.start),
+            period_end=wire.timestamp(period.end),
             included_units=period.soft_limit,
-            used_units=_fitting(period.used_units),
+            used_units=wire.fitting(period.used_units),
             remaining_units=_remaining(period),
-            overage_units=_fitting(period.overage_units),
-            overage_cost_cents=_fitting(overage_cost_cents(period.overage_units, period.overage_rate_cents)),
-            counted_at=_stamp(now),
+            overage_units=wire.fitting(period.overage_units),
+            overage_cost_cents=wire.fitting(overage_cost_cents(period.overage_units, period.overage_rate_cents)),
+            counted_at=wire.timestamp(now),
             keys=_by_key(used),
             days=_by_day(used),
             notices=[
                 UsageNotice(
                     threshold_percent=row.threshold_percent,
-                    reached_at=_stamp(row.reached_at),
-                    used_units=_fitting(row.used_units),
-                    included_units=_fitting(row.included_units),
+                    reached_at=wire.timestamp(row.reached_at),
+                    used_units=wire.fitting(row.used_units),
+                    included_units=wire.fitting(row.included_units),
                 )
                 for row in notices
             ],
@@ -256,10 +258,10 @@ def _forecast(
     if period.used_units >= period.soft_limit:
         reached_at = next((row.reached_at for row in notices if row.threshold_percent == 100), None)
     return UsageForecast(
-        units=_fitting(coming.units),
-        overage_units=_fitting(coming.overage_units),
-        overage_cost_cents=_fitting(coming.overage_cost_cents),
-        limit_reached_at=None if reached_at is None else _stamp(reached_at),
+        units=wire.fitting(coming.units),
+        overage_units=wire.fitting(coming.overage_units),
+        overage_cost_cents=wire.fitting(coming.overage_cost_cents),
+        limit_reached_at=None if reached_at is None else wire.timestamp(reached_at),
     )
 
 
@@ -270,7 +272,7 @@ def _by_key(used: Sequence[Any]) -> list[KeyUsage]:
         both[0] += row.units
         both[1] += row.requests
     return [
-        KeyUsage(key_id=key_id, name=name, units=_fitting(units), requests=_fitting(requests))
+        KeyUsage(key_id=key_id, name=name, units=wire.fitting(units), requests=wire.fitting(requests))
         for (key_id, name), (units, requests) in sorted(sums.items())
     ]
 
@@ -282,7 +284,7 @@ def _by_day(used: Sequence[Any]) -> list[DayUsage]:
         both[0] += row.units
         both[1] += row.requests
     return [
-        DayUsage(day=day.isoformat(), units=_fitting(units), requests=_fitting(requests))
+        DayUsage(day=day.isoformat(), units=wire.fitting(units), requests=wire.fitting(requests))
         for day, (units, requests) in sorted(sums.items())
     ]
 
@@ -291,14 +293,14 @@ def _entry(row: Any) -> LedgerEntry:
     return LedgerEntry(
         request_id=row.request_id,
         part=row.part,
-        started_at=_stamp(row.started_at),
+        started_at=wire.timestamp(row.started_at),
         key_id=row.key_id,
         method=_short(row.method),
         path=row.path,
         status=row.status,
         units=row.units,
         overage_units=row.overage_units,
-        billed_hour=_stamp(row.billed_hour),
+        billed_hour=wire.timestamp(row.billed_hour),
         late=row.late,
     )
 
@@ -337,32 +339,8 @@ def _remaining(period: AccountPeriod) -> int:
     return max(0, period.soft_limit - period.used_units)
 
 
-def _fitting(number: int) -> int:
-    """The contract's counters have 32 bits: what is more is shown as the most."""
-    return min(number, _LARGEST)
-
-
 def _written(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _stamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
-
-
-def _time(field: str, given: Timestamp) -> datetime:
-    try:
-        return given.ToDatetime(UTC)
-    except (OverflowError, ValueError):
-        raise _wrong(field, "is no time of this era") from None
-
-
-def _word(field: str, value: str) -> str:
-    if not value or "\0" in value:
-        raise _wrong(field, "is empty" if not value else "holds a character that no id has")
-    return value
 
 
 def _without_page(request: billing_service_pb2.ListUsageLedgerRequest, account_id: str) -> bytes:
@@ -372,7 +350,3 @@ def _without_page(request: billing_service_pb2.ListUsageLedgerRequest, account_i
     asked.ClearField("page_size")
     asked.ClearField("page_token")
     return account_id.encode() + b"\0" + asked.SerializeToString(deterministic=True)
-
-
-def _wrong(field: str, why: str) -> InvalidArgument:
-    return InvalidArgument(ErrorReason.INVALID_ARGUMENT, f"{field} {why}", field=field)

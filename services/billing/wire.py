@@ -13,13 +13,12 @@ from stratum.billing.v1 import account_pb2 as proto
 from stratum.billing.v1 import accounts_service_pb2 as accounts_proto
 from stratum.billing.v1 import billing_service_pb2 as billing_proto
 from stratum.billing.v1 import key_pb2 as key_proto
-from stratum.common.v1.error_reason_pb2 import ErrorReason
 
 from services.billing.entitlements import KeyWish, unused
 from services.billing.model import Account, ApiKey, RateLimit, Standing, UsedPeriod
 from services.billing.plans import DEFAULT_PLAN, PLANS, RATE_CLASSES, overage_cost_cents
 from services.billing.store import AccessRows
-from services.shared.errors import InvalidArgument
+from services.shared.asked import wrong
 
 #: Messages that partners see hold no 64-bit integers.
 _LARGEST = 2**31 - 1
@@ -39,12 +38,17 @@ def timestamp(moment: datetime) -> Timestamp:
     return stamp
 
 
+def fitting(number: int) -> int:
+    """A sum as a partner sees it: what is more than 32 bits hold is shown as the most that they do."""
+    return min(number, _LARGEST)
+
+
 def moment(field: str, stamp: Timestamp) -> datetime:
     """A moment that somebody sent. Raises InvalidArgument for one that no calendar has."""
     try:
         return stamp.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise _wrong(field, "is no time of this era") from None
+        raise wrong(field, "is no time of this era") from None
 
 
 # In.
@@ -54,10 +58,10 @@ def new_account(given: proto.Account, account_id: str, now: datetime) -> Account
     """The account that is asked for, with what was left empty taken from its plan. Raises InvalidArgument."""
     plan = PLANS.get(given.api_plan_code or DEFAULT_PLAN)
     if plan is None:
-        raise _wrong("account.api_plan_code", f"is one of {', '.join(PLANS)}")
+        raise wrong("account.api_plan_code", f"is one of {', '.join(PLANS)}")
     anchor = moment("account.period_anchor", given.period_anchor) if given.HasField("period_anchor") else now
     if anchor > now or anchor.year < 2000:
-        raise _wrong("account.period_anchor", "is not in the future, and not before 2000")
+        raise wrong("account.period_anchor", "is not in the future, and not before 2000")
     return Account(
         id=account_id,
         name=given.name,
@@ -84,7 +88,7 @@ def changes(request: accounts_proto.UpdateAccountRequest) -> Mapping[str, Any]:
     values: dict[str, Any] = {}
     for path in request.update_mask.paths:
         if path not in proto.Account.DESCRIPTOR.fields_by_name:
-            raise _wrong("update_mask", f"names {path[:100]!r}, which an account does not have")
+            raise wrong("update_mask", f"names {path[:100]!r}, which an account does not have")
         values[path] = read[path](given) if path in read else None
     return values
 
@@ -105,7 +109,7 @@ def key_wish(request: accounts_proto.IssueKeyRequest) -> KeyWish:
     """What a key is asked to be. Raises InvalidArgument."""
     mode = key_proto.ApiKey.Mode
     if request.mode not in (mode.LIVE, mode.TEST):
-        raise _wrong("mode", "is LIVE or TEST")
+        raise wrong("mode", "is LIVE or TEST")
     return KeyWish(
         name=request.name,
         live=request.mode == mode.LIVE,
@@ -117,7 +121,7 @@ def key_wish(request: accounts_proto.IssueKeyRequest) -> KeyWish:
 
 def _standing(number: proto.Account.Standing.Value.ValueType) -> Standing:
     if number not in _GIVEN_STANDINGS:
-        raise _wrong("account.standing", f"is one of {', '.join(_STANDINGS)}")
+        raise wrong("account.standing", f"is one of {', '.join(_STANDINGS)}")
     return _GIVEN_STANDINGS[number]
 
 
@@ -181,8 +185,8 @@ def plan_status(held: Account, used: UsedPeriod | None, now: datetime) -> billin
         period_start=timestamp(present.period.start),
         period_end=timestamp(present.period.end),
         in_overage=present.used_units > present.soft_limit,
-        overage_units=min(present.overage_units, _LARGEST),
-        overage_cost_cents=min(overage_cost_cents(present.overage_units, present.overage_rate_cents), _LARGEST),
+        overage_units=fitting(present.overage_units),
+        overage_cost_cents=fitting(overage_cost_cents(present.overage_units, present.overage_rate_cents)),
     )
 
 
@@ -232,7 +236,3 @@ def _rate_limit(limit: RateLimit) -> proto.RateLimit:
 
 def _optional(moment: datetime | None) -> Timestamp | None:
     return None if moment is None else timestamp(moment)
-
-
-def _wrong(field: str, why: str) -> InvalidArgument:
-    return InvalidArgument(ErrorReason.INVALID_ARGUMENT, f"{field} {why}", field=field)

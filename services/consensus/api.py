@@ -20,7 +20,8 @@ from services.consensus.events import load_state
 from services.consensus.model import ConsensusRow, GameRow, MarketKey, QuotePoint
 from services.consensus.store import ConsensusStore, CurrentMarket, GamePosition, HistoryPosition, MarketPosition
 from services.shared import paging
-from services.shared.errors import InvalidArgument, NotFound
+from services.shared.asked import word, words, wrong
+from services.shared.errors import NotFound
 
 Position = TypeVar("Position")
 
@@ -37,7 +38,11 @@ class ConsensusApi(ConsensusServiceServicer):
         """The newest consensus of each market that somebody quotes, by event, market and player."""
         size, after = paging.page_size(request.page_size), _position(request, MarketPosition)
         found = await self._store.current_markets(
-            request.sport_key, request.event_id, request.market, after, limit=size + 1
+            words("sport_key", request.sport_key),
+            words("event_id", request.event_id),
+            words("market", request.market),
+            after,
+            limit=size + 1,
         )
         page = found[:size]
         last = page[-1] if len(found) > size else None
@@ -51,14 +56,14 @@ class ConsensusApi(ConsensusServiceServicer):
     ) -> pb.ListConsensusHistoryResponse:
         """The consensus of an event as it was published, oldest first; nothing observed after `as_of`."""
         size, after = paging.page_size(request.page_size), _position(request, HistoryPosition)
-        if not request.event_id:
-            raise InvalidArgument(ErrorReason.INVALID_ARGUMENT, "event_id is required", field="event_id")
+        event_id, markets = word("event_id", request.event_id), words("market", request.market)
+        player = word("player", request.player) if request.player else ""
         since, until, as_of = _moment(request, "since"), _moment(request, "until"), _moment(request, "as_of")
-        await self._game(request.event_id)
+        await self._game(event_id)
         found = await self._store.history(
-            request.event_id,
-            request.market,
-            request.player,
+            event_id,
+            markets,
+            player,
             since,
             min((end for end in (until, as_of) if end is not None), default=None),
             after,
@@ -75,7 +80,11 @@ class ConsensusApi(ConsensusServiceServicer):
         """Games, soonest first; those without a readable start at the end."""
         size, after = paging.page_size(request.page_size), _position(request, GamePosition)
         found = await self._store.games(
-            request.sport_key, _moment(request, "since"), _moment(request, "until"), after, limit=size + 1
+            words("sport_key", request.sport_key),
+            _moment(request, "since"),
+            _moment(request, "until"),
+            after,
+            limit=size + 1,
         )
         page = found[:size]
         last = page[-1] if len(found) > size else None
@@ -86,18 +95,17 @@ class ConsensusApi(ConsensusServiceServicer):
 
     async def GetGame(self, request: pb.GetGameRequest, _context: object) -> pb.GetGameResponse:
         """One game: every market it has or had, each book's present quote, and how both came about."""
-        if not request.event_id:
-            raise InvalidArgument(ErrorReason.INVALID_ARGUMENT, "event_id is required", field="event_id")
+        event_id, markets = word("event_id", request.event_id), words("market", request.market)
         since = _moment(request, "since")
-        game = await self._game(request.event_id)
-        quoted = await self._store.current_markets((), [request.event_id], request.market)
+        game = await self._game(event_id)
+        quoted = await self._store.current_markets((), [event_id], markets)
         views = {MarketKey(view.key.market, view.key.player): view for view in await self._views(quoted)}
-        newest = {row.key: row for row in await self._store.newest(request.event_id, request.market)}
+        newest = {row.key: row for row in await self._store.newest(event_id, markets)}
         history: dict[MarketKey, list[ConsensusRow]] = defaultdict(list)
-        for row in await self._store.history(request.event_id, request.market, since=since):
+        for row in await self._store.history(event_id, markets, since=since):
             history[row.key].append(row)
         quotes: dict[MarketKey, dict[str, list[QuotePoint]]] = defaultdict(lambda: defaultdict(list))
-        for point in await self._store.quotes(request.event_id, request.market, since):
+        for point in await self._store.quotes(event_id, markets, since):
             quotes[point.key][point.book].append(point)
         return pb.GetGameResponse(
             game=wire.game(game),
@@ -153,4 +161,4 @@ def _moment(request: Any, field: str) -> datetime | None:
     try:
         return wire.moment(stamp)
     except OverflowError as error:
-        raise InvalidArgument(ErrorReason.INVALID_ARGUMENT, f"{field} is no time", field=field) from error
+        raise wrong(field, "is no time of this era") from error

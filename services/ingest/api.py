@@ -13,6 +13,7 @@ from stratum.ingest.v1.ingest_service_pb2_grpc import IngestServiceServicer
 from services.ingest import store, wire
 from services.ingest.bookmakers import decide_admission, decide_withdrawal
 from services.ingest.health import judge
+from services.shared.asked import words
 from services.shared.clock import utc_now
 from services.shared.database import Database
 
@@ -29,8 +30,9 @@ class IngestApi(IngestServiceServicer):
 
     async def GetFeedHealth(self, request: pb.GetFeedHealthRequest, _context: Context) -> pb.GetFeedHealthResponse:
         """How fresh each sport's feed is."""
+        sports = words("sport_key", request.sport_key)
         async with self._database.begin() as connection:
-            known = await store.load_health(connection, request.sport_key, self._sports)
+            known = await store.load_health(connection, sports, self._sports)
             polled = frozenset(self._sports) - await store.load_resting(connection)
         now = utc_now()
         return pb.GetFeedHealthResponse(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b64decode, urlsafe_b64encode
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ T = TypeVar("T")
 
 DEFAULT_PAGE_SIZE = 50
 LARGEST_PAGE_SIZE = 500
+#: The character that PostgreSQL's text cannot hold, as JSON has it.
+_NO_TEXT = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class _Token(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -44,6 +47,8 @@ def decode(token: str, filters: bytes, into: type[T]) -> T:
     try:
         padded = token.encode("ascii") + b"=" * (-len(token) % 4)
         read = msgspec.json.decode(b64decode(padded, altchars=b"-_", validate=True), type=_Token)
+        if _NO_TEXT.search(bytes(read.position)):
+            raise ValueError("a position of ours holds what PostgreSQL's text can hold")
         position = msgspec.json.decode(read.position, type=into)
     except (ValueError, msgspec.DecodeError) as unreadable:
         raise InvalidArgument(ErrorReason.INVALID_PAGE_TOKEN, "page_token is not one of ours") from unreadable

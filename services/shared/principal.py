@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -167,8 +167,3 @@ def _encoded(data: bytes) -> str:
 
 def _decoded(text: str) -> bytes:
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def as_metadata(principal: Principal, ring: Keyring) -> Mapping[str, str]:
-    """A partner's call as the gateway sends it: the principal, and the request it is good for."""
-    return {HEADER: signed(principal, ring), "x-request-id": principal.request_id}

@@ -7,6 +7,7 @@ from functools import partial
 from stratum.signals.v1 import signals_service_pb2
 from stratum.signals.v1.signals_service_pb2_grpc import add_SignalsServiceServicer_to_server
 
+from services.shared.asgi import AsgiServer
 from services.shared.bus import MARKETS, SIGNALS, open_bus
 from services.shared.database import open_database
 from services.shared.principal import Guard
@@ -17,7 +18,7 @@ from services.signals.api import SignalsApi
 from services.signals.config import Config
 from services.signals.events import SignalEvents, keyframes_of
 from services.signals.feed import Feed
-from services.signals.over_http import FeedOverHttp, FeedServer, HttpAddress
+from services.signals.over_http import FeedOverHttp
 from services.signals.permits import Permits, following
 from services.signals.store import SignalStore, cycles, stage
 
@@ -68,13 +69,13 @@ async def main(config: Config) -> None:
         )
 
 
-def _pages_over_http(config: Config, api: SignalsApi) -> list[FeedServer]:
+def _pages_over_http(config: Config, api: SignalsApi) -> list[AsgiServer]:
     """One server, where the settings name a port for it."""
     if not config.signals_feed_port:
         return []
     interceptor = Interceptor(config.grpc_default_deadline_seconds, Guard(config.principal_ring))
-    address = HttpAddress(config.signals_feed_host, config.signals_feed_port)
-    return [FeedServer(FeedOverHttp(api, interceptor), address, config.drain_seconds)]
+    app = FeedOverHttp(api, interceptor)
+    return [AsgiServer(app, config.signals_feed_host, config.signals_feed_port, config.drain_seconds)]
 
 
 if __name__ == "__main__":

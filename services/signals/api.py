@@ -14,12 +14,11 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import ServicerContext
-from stratum.common.v1.error_reason_pb2 import ErrorReason
 from stratum.signals.v1 import signal_pb2, signals_service_pb2
 from stratum.signals.v1.signals_service_pb2_grpc import SignalsServiceServicer
 
 from services.shared import paging, principal, reply
-from services.shared.errors import InvalidArgument
+from services.shared.asked import word, words, wrong
 from services.signals import render, wire
 from services.signals.cursor import Cursor
 from services.signals.feed import Beat, Ended, Feed, Item, More, Opened, Truncated
@@ -35,6 +34,8 @@ Context = ServicerContext[Any, Any]
 #: How long a browser waits before it opens a stream again that broke off.
 RETRY_MILLISECONDS = 3000
 _DATA_AGE = "x-data-age"
+#: A longer request is read anew each time: as many as are remembered, of the longest there are, would be 200 MB.
+REMEMBERED_BYTES = 1024
 #: In front of each signal of a ListSignalsResponse: field 1, length-delimited.
 _SIGNALS_TAG = b"\x0a"
 
@@ -53,11 +54,12 @@ class SignalsApi(SignalsServiceServicer):
     async def ReadSignals(self, request: signals_service_pb2.ListSignalsRequest, _context: Context) -> HttpBody:
         self._say_age()
         asked = wire.serialized(request)
-        page = self._pages.get(asked, self._feed.place())
+        place = self._feed.place()
+        page = self._pages.get(asked, place)
         if page is None:
-            found, full, token = await self._page(asked)
-            page = rendered(found.payloads, token, full=full)
-            self._pages.keep(asked, page, found.position)
+            found, token = await self._page(asked)
+            page = rendered(found.payloads, token)
+            self._pages.keep(asked, page, place, found.position)
         reply.tag(page.etag)
         return page.body
 
@@ -65,29 +67,29 @@ class SignalsApi(SignalsServiceServicer):
         self, request: signals_service_pb2.ListSignalsRequest, _context: Context
     ) -> signals_service_pb2.ListSignalsResponse:
         self._say_age()
-        found, _, token = await self._page(wire.serialized(request))
+        found, token = await self._page(wire.serialized(request))
         response = _listed(found.payloads)
         response.next_page_token = token
         return response
 
-    async def _page(self, asked: bytes) -> tuple[Page, bool, str]:
-        """A page, whether it is in full, and the token to the next one; empty on the last."""
-        wanted = _wanted(asked)
+    async def _page(self, asked: bytes) -> tuple[Page, str]:
+        """A page, and the token to the next one; empty on the last."""
+        of = wanted(asked)
         page = await self._store.page(
-            wanted.filters,
-            by_score=wanted.by_score,
-            full=wanted.full,
-            collapse=wanted.collapse,
-            size=wanted.size,
-            behind=wanted.behind,
+            of.filters,
+            by_score=of.by_score,
+            full=of.full,
+            collapse=of.collapse,
+            size=of.size,
+            behind=of.behind,
         )
-        return page, wanted.full, paging.encode(page.next, wanted.without_page) if page.next else ""
+        return page, paging.encode(page.next, of.without_page) if page.next else ""
 
     async def GetSignal(
         self, request: signals_service_pb2.GetSignalRequest, _context: Context
     ) -> signals_service_pb2.GetSignalResponse:
         self._say_age()
-        stored = await self._store.get(_word("id", request.id))
+        stored = await self._store.get(word("id", request.id))
         signal = signal_pb2.Signal.FromString(stored.full)
         stored_state = await self._store.event_state(signal.event_id)
         state = wire.load_state(stored_state) if stored_state else None
@@ -103,7 +105,7 @@ class SignalsApi(SignalsServiceServicer):
         self, request: signals_service_pb2.ExplainSignalRequest, _context: Context
     ) -> signals_service_pb2.ExplainSignalResponse:
         self._say_age()
-        stored = await self._store.get(_word("id", request.id))
+        stored = await self._store.get(word("id", request.id))
         response = signals_service_pb2.ExplainSignalResponse.FromString(stored.explanation)
         response.signal.ParseFromString(stored.full)
         response.rule = specification(SignalType(signal_pb2.SignalType.Value.Name(response.signal.signal_type)))
@@ -117,14 +119,14 @@ class SignalsApi(SignalsServiceServicer):
         asked = _without_page(request)
         spans, behind = await self._store.suppressions(
             Filters(
-                sport_key=_words("sport_key", request.sport_key),
-                event_id=_words("event_id", request.event_id),
-                market=_words("market", request.market),
+                sport_key=words("sport_key", request.sport_key),
+                event_id=words("event_id", request.event_id),
+                market=words("market", request.market),
                 signal_type=_names("signal_type", signal_pb2.SignalType.Value.DESCRIPTOR, request.signal_type),
                 since=_time("since", request.since) if request.HasField("since") else None,
                 until=_time("until", request.until) if request.HasField("until") else None,
             ),
-            _words("reason", request.reason),
+            words("reason", request.reason),
             size=paging.page_size(request.page_size),
             behind=paging.decode(request.page_token, asked, SpanPosition) if request.page_token else None,
         )
@@ -221,8 +223,8 @@ def watched(item: Item) -> Iterable[signals_service_pb2.WatchSignalsResponse]:
 
 
 def _server_sent_signal(payload: bytes) -> bytes:
-    cursor, body = render.cursor_and_json(payload)
-    return b"id: %s\nevent: signal\ndata: %s\n\n" % (cursor, body)
+    signal = render.printed(payload)
+    return b"id: %s\nevent: signal\ndata: %s\n\n" % (signal.cursor, signal.json)
 
 
 def _listed(payloads: Sequence[bytes]) -> signals_service_pb2.ListSignalsResponse:
@@ -247,7 +249,7 @@ _Paged = signals_service_pb2.ListSignalsRequest | signals_service_pb2.ListSuppre
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Wanted:
     """A request for a page, as the store understands it."""
 
     filters: Filters
@@ -260,14 +262,18 @@ class _Wanted:
     without_page: bytes
 
 
-@lru_cache(maxsize=1024)
-def _wanted(serialized: bytes) -> _Wanted:
-    """Remembered, because callers ask the same again and again. Raises InvalidArgument."""
+def wanted(serialized: bytes) -> Wanted:
+    """What a ListSignalsRequest asks for. Remembered, because callers ask the same again and again. Raises
+    InvalidArgument."""
+    return _remembered(serialized) if len(serialized) <= REMEMBERED_BYTES else _read(serialized)
+
+
+def _read(serialized: bytes) -> Wanted:
     request = signals_service_pb2.ListSignalsRequest.FromString(serialized)
     _known("collapse", signals_service_pb2.Collapse.Value.DESCRIPTOR, request.collapse)
     _known("order_by", signals_service_pb2.OrderBy.Value.DESCRIPTOR, request.order_by)
     without_page = _without_page(request)
-    return _Wanted(
+    return Wanted(
         _feed_filters(request),
         by_score=request.order_by != signals_service_pb2.OrderBy.TIME,
         full=_is_full(request.view),
@@ -278,16 +284,19 @@ def _wanted(serialized: bytes) -> _Wanted:
     )
 
 
+_remembered = lru_cache(maxsize=1024)(_read)
+
+
 def _stream_filters(request: _Filtered) -> Filters:
     types = [*request.signal_type, *request.type]
     return Filters(
-        sport_key=_words("sport_key", request.sport_key),
-        event_id=_words("event_id", request.event_id),
-        market=_words("market", request.market),
+        sport_key=words("sport_key", request.sport_key),
+        event_id=words("event_id", request.event_id),
+        market=words("market", request.market),
         signal_type=_names("signal_type", signal_pb2.SignalType.Value.DESCRIPTOR, types),
         direction=_names("direction", signal_pb2.Direction.Value.DESCRIPTOR, request.direction),
         tier=_names("tier", signal_pb2.Tier.Value.DESCRIPTOR, request.tier),
-        book=_words("book", request.book),
+        book=words("book", request.book),
         min_score=_share("min_score", request.min_score) if request.HasField("min_score") else None,
     )
 
@@ -319,7 +328,7 @@ def _is_full(view: signals_service_pb2.View.Value.ValueType) -> bool:
 
 def _known(field: str, enum: EnumDescriptor, value: int) -> None:
     if value not in enum.values_by_number:
-        raise _wrong(field, f"has no value {value}")
+        raise wrong(field, f"has no value {value}")
 
 
 def _names(field: str, enum: EnumDescriptor, values: Iterable[int]) -> tuple[str, ...]:
@@ -327,38 +336,24 @@ def _names(field: str, enum: EnumDescriptor, values: Iterable[int]) -> tuple[str
     numbers = sorted(set(values))
     for number in numbers:
         if number not in known:
-            raise _wrong(field, f"cannot be {number}; it is one of {', '.join(known.values())}")
+            raise wrong(field, f"cannot be {number}; it is one of {', '.join(known.values())}")
     return tuple(known[number] for number in numbers)
-
-
-def _words(field: str, values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({_word(field, value) for value in values}))
-
-
-def _word(field: str, value: str) -> str:
-    if not value or "\0" in value:
-        raise _wrong(field, "is empty" if not value else "holds a character that no name has")
-    return value
 
 
 def _time(field: str, given: Timestamp) -> datetime:
     try:
         return wire.moment(given)
     except OverflowError:
-        raise _wrong(field, "is no time of this era") from None
+        raise wrong(field, "is no time of this era") from None
 
 
 def _share(field: str, value: float) -> float:
     if not 0 <= value <= 100:
-        raise _wrong(field, f"is from 0 to 100, not {value}")
+        raise wrong(field, f"is from 0 to 100, not {value}")
     return value
 
 
 def _finite(field: str, value: float) -> float:
     if not math.isfinite(value):
-        raise _wrong(field, "is a number")
+        raise wrong(field, "is a number")
     return value
-
-
-def _wrong(field: str, why: str) -> InvalidArgument:
-    return InvalidArgument(ErrorReason.INVALID_ARGUMENT, f"{field} {why}", field=field)

@@ -8,16 +8,13 @@ does it there. To the interceptor a call looks like any other.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import grpc
 import msgspec
-import uvicorn
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
@@ -28,11 +25,9 @@ from stratum.signals.v1.signals_service_pb2 import ListSignalsRequest
 
 from services.shared.errors import InvalidArgument
 from services.shared.server import Interceptor
-from services.signals.api import SignalsApi
+from services.signals.api import REMEMBERED_BYTES, SignalsApi
 
 METHOD = "stratum.signals.v1.SignalsService/ReadSignals"
-#: Longer than Envoy keeps a connection that it does not use: who closes it must be who sends on it.
-KEEP_ALIVE_SECONDS = 600
 #: gRPC's number of a status, in front of the text that goes with it.
 _DETAILS = "grpc-status-details-bin"
 _FIELDS = {name: field for field in ListSignalsRequest.DESCRIPTOR.fields for name in (field.name, field.json_name)}
@@ -91,47 +86,6 @@ class FeedOverHttp:
         await send({"type": "http.response.body", "body": body})
 
 
-@dataclass(frozen=True, slots=True)
-class HttpAddress:
-    """Where the feed is served."""
-
-    host: str
-    port: int
-
-
-class FeedServer(uvicorn.Server):
-    """The application on a port, in this process's loop. `serve` returns after `stop`."""
-
-    def __init__(self, app: FeedOverHttp, address: HttpAddress, drain_seconds: float) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                host=address.host,
-                port=address.port,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                log_level="warning",
-                server_header=False,
-                date_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=max(1, round(drain_seconds)),
-            )
-        )
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals belong to `services.shared.server.serve`."""
-        yield
-
-    def stop(self) -> None:
-        """Take no new requests; those under way are answered."""
-        self.should_exit = True
-
-
 class _Call:
     """What the interceptor asks of a call, of one that came by HTTP."""
 
@@ -170,15 +124,22 @@ class _RefusedError(Exception):
         )
 
 
-@lru_cache(maxsize=1024)
 def asked(query: bytes) -> ListSignalsRequest:
-    """The request of a query, read as the transcoder reads it. Raises InvalidArgument."""
+    """The request of a query, read as the transcoder reads it; not to be changed, others may hold the same one. Raises
+    InvalidArgument."""
+    return _remembered(query) if len(query) <= REMEMBERED_BYTES else _requested(query)
+
+
+def _requested(query: bytes) -> ListSignalsRequest:
     request = ListSignalsRequest()
     for part in query.split(b"&"):
         name, equals, value = part.partition(b"=")
         if name and equals:
             _set(request, _unescaped(name), _unescaped(value))
     return request
+
+
+_remembered = lru_cache(maxsize=1024)(_requested)
 
 
 def _unescaped(escaped: bytes) -> str:

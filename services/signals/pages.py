@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from google.api.httpbody_pb2 import HttpBody
-from stratum.signals.v1 import signal_pb2
 
 from services.shared import reply
 from services.signals import render
@@ -15,8 +13,6 @@ from services.signals.feed import Place
 
 #: What all remembered pages may take; one of 50 signals takes about 50 kB.
 MOST_BYTES = 16 * 1024 * 1024
-#: Signals stay as they were written, but code that knows another field prints them otherwise.
-_RENDERING = hashlib.sha256(signal_pb2.DESCRIPTOR.serialized_pb).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +23,19 @@ class RenderedPage:
     etag: str
 
 
-def rendered(payloads: Sequence[bytes], next_page_token: str, *, full: bool) -> RenderedPage:
+def rendered(payloads: Sequence[bytes], next_page_token: str) -> RenderedPage:
     """The bytes that the gateway's transcoder would print.
 
-    The tag names the signals by their cursors, which is all that determines them, and says whether there are more. The
-    token to those also holds how far the feed went, so that every new signal changes it; the old one stays good.
+    The tag is made of the signals as they are printed, and says whether there are more. The token to those also holds
+    how far the feed went, so that every new signal changes it; the old one stays good. Cursors would not do: a database
+    that came back from an older copy gives them out again, to other signals.
     """
-    signals = [render.cursor_and_json(payload) for payload in payloads]
+    signals = [render.printed(payload) for payload in payloads]
     data = b'{"signals":[%b],"next_page_token":"%b"}' % (
-        b",".join([shown for _, shown in signals]),
+        b",".join([signal.json for signal in signals]),
         next_page_token.encode(),
     )
-    view = b"+" if next_page_token else b".", b"full" if full else b"basic"
-    etag = reply.weak(b" ".join([_RENDERING, *view, *(cursor for cursor, _ in signals)]))
+    etag = reply.weak(b"".join([b"+" if next_page_token else b".", *(signal.digest for signal in signals)]))
     return RenderedPage(HttpBody(content_type="application/json", data=data), etag)
 
 
@@ -62,10 +58,11 @@ class Pages:
             self._place = place
         return self._pages.get(asked)
 
-    def keep(self, asked: bytes, page: RenderedPage, position: int | None) -> None:
-        """Remembers a page, if the position that it shows is where the feed stood when it was asked for."""
+    def keep(self, asked: bytes, page: RenderedPage, place: Place | None, position: int | None) -> None:
+        """Remembers a page, if the position that it shows is where the feed stood when it was asked for, and the feed
+        stands there still: what retention took in the meantime may be on the page."""
         size = len(asked) + len(page.body.data)
-        if self._place is None or position != self._place.position or size > self._most_bytes:
+        if place is None or place != self._place or position != place.position or size > self._most_bytes:
             return
         while self._pages and self._bytes + size > self._most_bytes:
             oldest = next(iter(self._pages))

@@ -6,10 +6,11 @@ fields are absent, fields that cannot be absent are always there, enums are bare
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from google.protobuf.descriptor import FieldDescriptor
@@ -54,11 +55,22 @@ def fields(message: Message) -> dict[str, Any]:
     return shown
 
 
+class Printed(NamedTuple):
+    """A signal as it is sent."""
+
+    cursor: bytes
+    #: One line.
+    json: bytes
+    #: Of that line: what an answer's tag is made of.
+    digest: bytes
+
+
 @lru_cache(maxsize=4096)
-def cursor_and_json(payload: bytes) -> tuple[bytes, bytes]:
-    """A serialized `Signal`: its cursor, and one line of JSON. Remembered: every open stream asks for the same."""
+def printed(payload: bytes) -> Printed:
+    """A serialized `Signal` as it is sent. Remembered: every open stream asks for the same."""
     signal = Signal.FromString(payload)
-    return signal.cursor.encode(), _escaped(msgspec.json.encode(fields(signal)))
+    shown = _escaped(msgspec.json.encode(fields(signal)))
+    return Printed(signal.cursor.encode(), shown, hashlib.blake2b(shown, digest_size=16).digest())
 
 
 def replay_line(signal: Signal) -> bytes:

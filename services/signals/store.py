@@ -232,6 +232,8 @@ class Filters:
         }
 
 
+#: A signal that the feed does not say to be gone.
+_KEPT = "feed_position > (SELECT trimmed_position FROM signals.feed)"
 _LISTED = ("sport_key", "event_id", "market", "signal_type", "direction", "tier", "time_bucket")
 
 
@@ -318,10 +320,11 @@ class SignalStore:
     ) -> Page:
         """A page of the ranked feed, highest score or newest first; ties by the later position."""
         key = "composite_score" if by_score else "observed_at"
-        wanted, parameters = filters.conditions(), filters.parameters()
+        # What retention has begun to take is not shown any more: so nothing is on a page that its end would change.
+        wanted, parameters = [*filters.conditions(), f"signal.{_KEPT}"], filters.parameters()
         if collapse:
             # Filters come first: a fact is shown by the strongest that passes, and never lost because another does not.
-            stronger = ["other.fact_id = signal.fact_id", "other.fact_rank < signal.fact_rank"]
+            stronger = ["other.fact_id = signal.fact_id", "other.fact_rank < signal.fact_rank", f"other.{_KEPT}"]
             stronger += filters.conditions("other")
             wanted.append(f"NOT EXISTS (SELECT FROM signals.signal other WHERE {' AND '.join(stronger)})")
         if behind is not None:
@@ -333,7 +336,7 @@ class SignalStore:
             # The text is made of our own words only; what a caller gave is in the parameters.
             f"SELECT signal.{'full' if full else 'basic'}, signal.{key}, signal.feed_position, "  # noqa: S608
             "(SELECT position FROM signals.feed) "
-            f"FROM signals.signal WHERE {' AND '.join(wanted) or 'true'} "
+            f"FROM signals.signal WHERE {' AND '.join(wanted)} "
             f"ORDER BY signal.{key} DESC, signal.feed_position DESC LIMIT %(rows)s".encode(),
             {**parameters, "rows": size + 1},
         )

@@ -97,7 +97,7 @@ def _rendered(payloads: Sequence[bytes]) -> list[bytes]:
 
 
 def _remembered(payloads: Sequence[bytes]) -> list[bytes]:
-    return [render.cursor_and_json(payload)[1] for payload in payloads]
+    return [render.printed(payload).json for payload in payloads]
 
 
 if __name__ == "__main__":

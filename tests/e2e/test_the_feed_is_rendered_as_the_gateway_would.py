@@ -23,9 +23,9 @@ async def test_a_signal_is_rendered_byte_by_byte_as_the_gateway_prints_it(caller
     for name, signal in stand_ins.signals.items():
         async with caller.get(f"/api/v1/intel/signals/{name}") as answer:
             printed = await answer.read()
-        rendered = render.cursor_and_json(signal.SerializeToString())
-        assert printed.startswith(b'{"signal":' + rendered[1] + b","), signal
-        assert rendered[0].decode() == signal.cursor
+        rendered = render.printed(signal.SerializeToString())
+        assert printed.startswith(b'{"signal":' + rendered.json + b","), signal
+        assert rendered.cursor.decode() == signal.cursor
 
 
 def a_drawn_signal(draw: Random) -> Signal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import grpc.aio
@@ -16,9 +17,11 @@ from services.billing.api import AccessApi, AccountsApi, BillingApi
 from services.billing.changes import Changes
 from services.billing.events import AccountEvents
 from services.billing.idempotency import Once
+from services.billing.metering_testing import NOON, Metering
 from services.billing.service_testing import PEPPERS, Billing, Clock, UsageStandIn
 from services.billing.tables import stage
 from services.shared.bus import ACCOUNTS, Bus
+from services.shared.database import Database
 from services.shared.outbox import Outbox
 from services.shared.principal import Guard
 from services.shared.server import Interceptor
@@ -54,3 +57,11 @@ async def billing_service(database_for: Any, bus: Bus, clock: Clock) -> AsyncIte
         )
     await server.stop(None)
     await end_tasks([publishing])
+
+
+@pytest.fixture
+async def metering(database: Database) -> Metering:
+    """Counting at noon and a minute, over the test's own `database`; the hours from eleven on are open."""
+    counting = Metering(database)
+    await counting.set_clock(NOON - timedelta(hours=1))
+    return counting

@@ -40,14 +40,6 @@ async def database(database_for: Any) -> Database:
     return made
 
 
-@pytest.fixture
-async def metering(database: Database) -> Metering:
-    """Counting at noon and a minute; the hours from eleven on are open."""
-    counting = Metering(database)
-    await counting.set_clock(NOON - HOUR)
-    return counting
-
-
 async def sealed(metering: Metering) -> list[tuple[datetime, bool]]:
     """The hours that something is billed in, and whether each is closed."""
     rows = await metering.rows("SELECT DISTINCT hour, sealed_at IS NOT NULL FROM billing.usage_rollup ORDER BY hour")

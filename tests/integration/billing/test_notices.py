@@ -36,14 +36,6 @@ async def database(database_for: Any) -> Database:
     return made
 
 
-@pytest.fixture
-async def metering(database: Database) -> Metering:
-    """Counting at noon and a minute."""
-    counting = Metering(database)
-    await counting.set_clock(NOON - HOUR)
-    return counting
-
-
 async def said(metering: Metering) -> list[int]:
     """The thresholds that were said, in their order; and each is noted."""
     events = await metering.said("usage_threshold_reached")

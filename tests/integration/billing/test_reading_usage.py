@@ -30,6 +30,7 @@ from stratum.billing.v1.metering_service_pb2_grpc import MeteringServiceStub, ad
 from services.billing import usage_api
 from services.billing.metering_testing import NOON, STREAM, UNPAID, Metering, a_line, lines, open_account
 from services.billing.usage_api import CSV_COLUMNS, UsageApi
+from services.shared import paging
 from services.shared.principal import Guard
 from services.shared.server import Interceptor
 from services.shared.testing import RING, as_partner, channel_to
@@ -244,6 +245,12 @@ async def test_a_page_token_is_good_for_its_own_filters_and_account(reading: Rea
     assert "INVALID_PAGE_TOKEN" in await refused(
         reading.ask("ListUsageLedger", ListUsageLedgerRequest(page_token=token), "acct-b")
     )
+
+
+@pytest.mark.parametrize("place", [(10**30, "a", 0), (-1, "a", 0), (10**9, "\0", 0), (10**9, "a", 99_999)])
+async def test_a_page_token_for_a_place_that_cannot_be_is_not_ours(reading: Reading, place: Any) -> None:
+    request = ListUsageLedgerRequest(page_token=paging.encode(place, b"acct-a\0"))
+    assert "INVALID_PAGE_TOKEN" in await refused(reading.ask("ListUsageLedger", request))
 
 
 async def test_an_entry_says_what_was_called_and_what_it_counted(reading: Reading) -> None:

@@ -39,14 +39,6 @@ async def database(database_for: Any) -> Database:
     return made
 
 
-@pytest.fixture
-async def metering(database: Database) -> Metering:
-    """Counting at noon and a minute; the hours from eleven on are open."""
-    counting = Metering(database)
-    await counting.set_clock(NOON - HOUR)
-    return counting
-
-
 async def test_what_was_served_is_in_the_ledger_and_in_every_sum(metering: Metering) -> None:
     answer = await metering.record([*lines(3), a_line("refused", status=429), a_line("unpaid", method=UNPAID)])
     assert (answer.recorded, answer.repeated, answer.conflicting, answer.unrated) == (5, 0, 0, 0)

@@ -5,18 +5,16 @@ import os
 import re
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 
 from tests.integration.client.small_api import KEY, SmallApi, says
+from tests.integration.environments import ROOT, python_with
 
-ROOT = Path(__file__).resolve().parents[3]
 CLIENT = ROOT / "clients" / "python"
 EXAMPLE = CLIENT / "examples" / "follow.py"
-#: What `pip install stratum-client` brings along; taken from the lock, so that the test installs nothing that was not
-#: checked.
+#: What `pip install stratum-client` brings along.
 CLIENT_NEEDS = ("anyio", "certifi", "h11", "httpcore", "httpx", "idna", "msgspec", "typing-extensions")
 
 MISTAKEN = """
@@ -43,25 +41,10 @@ async def units(client: AsyncClient) -> int:
 """
 
 
-def locked(names: tuple[str, ...]) -> str:
-    """The named packages' entries of the lock file, hashes included."""
-    entries = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text())
-    return "\n".join(entry for entry in entries if entry.split("==")[0] in names)
-
-
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter of an environment with nothing in it but the wheel and what it depends on."""
-    folder = tmp_path_factory.mktemp("client")
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=CLIENT, check=True)
-    (wheel,) = folder.glob("*.whl")
-    venv.create(folder / "venv", with_pip=True)
-    python = folder / "venv" / "bin" / "python"
-    requirements = folder / "requirements.txt"
-    requirements.write_text(locked(CLIENT_NEEDS))
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    subprocess.run([*install, "--require-hashes", "-r", requirements], check=True)
-    subprocess.run([*install, "--no-deps", wheel], check=True)
+    python = python_with(CLIENT, CLIENT_NEEDS, tmp_path_factory.mktemp("client"))
     subprocess.run([python, "-m", "pip", "check"], check=True)
     return python
 

@@ -3,13 +3,13 @@
 import re
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-#: What `stratum[typing]` brings a client; taken from the lock, so that the test installs nothing that was not checked.
+from tests.integration.environments import ROOT, python_with
+
+#: What `stratum[typing]` brings a client.
 CLIENT_NEEDS = ("grpcio", "protobuf", "googleapis-common-protos", "typing-extensions", "types-grpcio", "types-protobuf")
 
 CLIENT = """
@@ -29,25 +29,10 @@ async def strengths(channel: grpc.aio.Channel) -> list[int]:
 """
 
 
-def locked(names: tuple[str, ...]) -> str:
-    """The named packages' entries of the lock file, hashes included."""
-    entries = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text())
-    return "\n".join(entry for entry in entries if entry.split("==")[0] in names)
-
-
 @pytest.fixture(scope="module")
 def client_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with nothing in it but the wheel and what a client of the stubs needs."""
-    folder = tmp_path_factory.mktemp("client")
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True)
-    (wheel,) = folder.glob("*.whl")
-    venv.create(folder / "venv", with_pip=True)
-    python = folder / "venv" / "bin" / "python"
-    requirements = folder / "requirements.txt"
-    requirements.write_text(locked(CLIENT_NEEDS))
-    subprocess.run([python, "-m", "pip", "install", "-q", "--require-hashes", "-r", requirements], check=True)
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
-    return python
+    return python_with(ROOT, CLIENT_NEEDS, tmp_path_factory.mktemp("client"))
 
 
 def test_a_client_of_the_wheel_imports_the_stubs_and_nothing_else_of_ours(

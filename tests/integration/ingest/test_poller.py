@@ -42,6 +42,7 @@ from services.ingest.testing import (
 )
 from services.shared.bus import OBSERVATIONS, Bus, BusError
 from services.shared.database import Database
+from services.shared.errors import InvalidArgument
 from services.shared.identity import snapshot_id
 from services.shared.outbox import Outbox
 from services.shared.testing import eventually, settings, stored
@@ -383,6 +384,13 @@ async def test_markets_sold_event_by_event_are_asked_for_the_soonest_games_and_o
 async def test_a_sport_that_was_never_answered_is_stale(database: Database) -> None:
     health = await IngestApi(database, (SPORT,), polls=True).GetFeedHealth(pb.GetFeedHealthRequest(), None)
     assert [(sport.sport_key, sport.status) for sport in health.sports] == [(SPORT, pb.SportHealth.Status.STALE)]
+
+
+@pytest.mark.parametrize("sport_key", ["", "\0"])
+async def test_a_sport_that_no_name_can_be_is_a_wrong_request(database: Database, sport_key: str) -> None:
+    asked = pb.GetFeedHealthRequest(sport_key=[SPORT, sport_key])
+    with pytest.raises(InvalidArgument, match="sport_key"):
+        await IngestApi(database, (SPORT,), polls=True).GetFeedHealth(asked, None)
 
 
 async def test_a_refused_key_ends_the_asking(

@@ -93,6 +93,27 @@ async def test_what_retention_took_is_gone_from_remembered_pages(serve_feed: Any
     await eventually(gone)
 
 
+async def test_what_retention_has_said_to_be_gone_is_on_no_page_though_it_is_still_there(serve_feed: Any) -> None:
+    served = await serve_feed(poll_seconds=0.1)
+    await publish(
+        served.database,
+        [
+            a_signal("old", composite_score=90.0, fact_id="a fact"),
+            a_signal("new", composite_score=60.0, fact_id="a fact"),
+        ],
+    )
+    assert await ids(served) == ["old", "new"]
+    async with served.database.begin() as connection:
+        await connection.execute(text("UPDATE signals.feed SET trimmed_position = 1"))  # as retention begins
+
+    async def known() -> bool:
+        return bool(served.feed.place() and served.feed.place().trimmed_position == 1)
+
+    await eventually(known)
+    assert await ids(served) == ["new"]
+    assert await ids(served, collapse=service.Collapse.FACT) == ["new"]
+
+
 async def test_while_the_bell_is_broken_every_page_is_read_anew(served: Any) -> None:
     await publish(served.database, [a_signal("one")])
     await eventually(lambda: certain(served))

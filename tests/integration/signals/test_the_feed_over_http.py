@@ -13,13 +13,13 @@ import pytest
 from stratum.signals.v1.signals_service_pb2 import ListSignalsRequest
 
 from deploy.local.process import free_port
-from services.shared import principal
+from services.shared.asgi import AsgiServer
 from services.shared.principal import Guard, Principal
 from services.shared.server import Interceptor
-from services.shared.testing import RING, eventually
+from services.shared.testing import RING, eventually, vouched
 from services.signals.api import SignalsApi
 from services.signals.feed_testing import a_signal, publish
-from services.signals.over_http import METHOD, FeedOverHttp, FeedServer, HttpAddress
+from services.signals.over_http import METHOD, FeedOverHttp
 from services.signals.rules.settings import RuleSettings
 from services.signals.store import Page, SignalStore
 
@@ -42,7 +42,7 @@ class OverHttp:
             scopes=("signals:read",),
             request_id="abc",
         )
-        given = {**principal.as_metadata(who, RING), "x-request-id": request_id}
+        given = {**vouched(who), "x-request-id": request_id}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
         async with self.session.get(f"{PATH}?{query}", headers=given) as answer:
             return answer.status, await answer.read(), {name.lower(): value for name, value in answer.headers.items()}
@@ -53,7 +53,7 @@ async def over_http(served: Any) -> AsyncIterator[OverHttp]:
     """The pages of `served`."""
     port = free_port()
     app = FeedOverHttp(SignalsApi(served.store, served.feed, RuleSettings()), Interceptor(10.0, Guard(RING)))
-    server = FeedServer(app, HttpAddress("127.0.0.1", port), drain_seconds=1.0)
+    server = AsgiServer(app, "127.0.0.1", port, drain_seconds=1.0)
     running = asyncio.create_task(server.serve())
 
     async def started() -> bool:

@@ -128,7 +128,7 @@ async def test_a_stream_line_is_the_signal_as_the_feed_shows_it(served: Any) -> 
         await reader.until(lambda reader: len(reader.signals) == 1)
     (signal,) = (await served.ask.ListSignals(service.ListSignalsRequest())).signals
     ((_, shown),) = reader.events
-    assert shown == json.loads(render.cursor_and_json(signal.SerializeToString())[1])
+    assert shown == json.loads(render.printed(signal.SerializeToString()).json)
     assert shown["cursor"] == reader.last_event_id
 
 

@@ -139,7 +139,7 @@ def test_a_line_that_came_before_is_repeated_and_one_that_contradicts_it_changes
 
 
 @pytest.mark.parametrize("other", [{"status": 503}, {"account_id": "b"}, {"method": "Other"}, {"key_id": "k2"}])
-def test_lines_must_agree_on(other: dict[str, Any]) -> None:
+def test_lines_of_one_request_that_disagree_in_any_fact_conflict(other: dict[str, Any]) -> None:
     known: dict[RowKey, Facts] = {}
     line, part = a_row(NOON)
     sift([(line, [part])], known)

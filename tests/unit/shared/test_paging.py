@@ -22,7 +22,7 @@ class Position:
 
 positions = st.builds(
     Position,
-    st.text(),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0")),
     st.floats(allow_nan=False, allow_infinity=False),
     st.none() | st.datetimes(timezones=st.just(UTC)),
 )
@@ -44,6 +44,12 @@ def refused(token: str, filters: bytes = b"") -> str:
         paging.decode(token, filters, Position)
     assert refusal.value.reason == ErrorReason.INVALID_PAGE_TOKEN
     return refusal.value.message
+
+
+def test_a_position_that_no_text_of_the_database_can_be_is_none_of_ours():
+    assert "not one of ours" in refused(paging.encode(Position("a\0b", 1.0), b""))
+    backslash = Position("\\u0000", 1.0)
+    assert paging.decode(paging.encode(backslash, b""), b"", Position) == backslash
 
 
 def test_a_token_is_good_for_its_own_filters_only():

@@ -53,23 +53,23 @@ def test_absent_fields_are_absent_and_plain_ones_are_always_there():
 def test_the_line_says_what_protobufs_own_json_says():
     signal = wire.signal(a_signal("one", meta={"mass": "0.04"}, velocity=None))
     expected = MessageToDict(signal, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    assert json.loads(render.cursor_and_json(signal.SerializeToString())[1]) == expected
+    assert json.loads(render.printed(signal.SerializeToString()).json) == expected
 
 
 def test_the_line_can_be_read_back_into_the_same_signal():
     signal = wire.signal(a_signal("one"))
-    assert Parse(render.cursor_and_json(signal.SerializeToString())[1], Signal()) == signal
+    assert Parse(render.printed(signal.SerializeToString()).json, Signal()) == signal
 
 
 def test_the_line_has_no_line_break_whatever_a_team_is_called():
     payload = wire.signal(a_signal("one", home_team="Boston\nCeltics\r\u2028")).SerializeToString()
-    assert b"\n" not in render.cursor_and_json(payload)[1]
-    assert b"\r" not in render.cursor_and_json(payload)[1]
+    assert b"\n" not in render.printed(payload).json
+    assert b"\r" not in render.printed(payload).json
 
 
 @pytest.mark.parametrize("name", ["<b>", "\x7f", "soft\u00adhyphen", "\u2028", "\ufeff", "\U0001d173", "Curaçao", "🏀"])
 def test_what_a_script_might_take_for_something_else_is_escaped_and_reads_back(name):
-    line = render.cursor_and_json(wire.signal(a_signal("one", home_team=name)).SerializeToString())[1]
+    line = render.printed(wire.signal(a_signal("one", home_team=name)).SerializeToString()).json
     assert json.loads(line)["home_team"] == name
     assert (name.encode() in line) == (name in ("Curaçao", "🏀"))
 
@@ -77,7 +77,7 @@ def test_what_a_script_might_take_for_something_else_is_escaped_and_reads_back(n
 def test_the_entries_of_a_map_stand_as_they_are_stored():
     signal = wire.signal(a_signal("one", meta={"b": "1", "a": "2", "ab": "3", "": "4"}))
     stored = wire.serialized(signal)
-    shown = list(json.loads(render.cursor_and_json(stored)[1])["meta"])
+    shown = list(json.loads(render.printed(stored).json)["meta"])
     assert shown == sorted(shown, key=lambda name: stored.index(b"\n%c%s\x12" % (len(name), name.encode())))
 
 

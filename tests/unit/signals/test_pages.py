@@ -26,8 +26,8 @@ def payloads(*names: str) -> list[bytes]:
     return stored
 
 
-def a_page(*names: str, token: str = "", full: bool = False) -> RenderedPage:
-    return rendered(payloads(*names), token, full=full)
+def a_page(*names: str, token: str = "") -> RenderedPage:
+    return rendered(payloads(*names), token)
 
 
 def shown(response: ListSignalsResponse) -> Any:
@@ -37,7 +37,7 @@ def shown(response: ListSignalsResponse) -> Any:
 def test_a_page_says_what_the_typed_answer_says() -> None:
     signals = [wire.signal(a_signal(name)) for name in ("one", "two")]
     typed = ListSignalsResponse(signals=signals, next_page_token="further")
-    page = rendered([wire.serialized(signal) for signal in signals], "further", full=False)
+    page = rendered([wire.serialized(signal) for signal in signals], "further")
     assert json.loads(page.body.data) == shown(typed)
     assert page.body.content_type == "application/json"
 
@@ -50,23 +50,32 @@ def test_the_same_signals_have_the_same_tag_however_far_the_feed_went() -> None:
     assert a_page("one", "two", token="of position 7").etag == a_page("one", "two", token="of position 8").etag
 
 
-def test_other_signals_another_order_another_view_and_an_end_have_another_tag() -> None:
+def test_other_signals_another_order_and_an_end_have_another_tag() -> None:
     pages = [
         a_page("one", "two", token="further"),
         a_page("one", "two"),
         a_page("two", "one"),
         a_page("one"),
         a_page("onetwo"),
-        a_page("one", "two", full=True),
         a_page(),
     ]
     assert len({page.etag for page in pages}) == len(pages)
 
 
+def test_what_is_printed_of_a_signal_otherwise_has_another_tag_though_its_cursor_is_the_same() -> None:
+    signal = wire.signal(a_signal("one"))
+    signal.cursor = "3-17"
+    before = rendered([wire.serialized(signal)], "").etag
+    basic = rendered([wire.serialized(wire.basic_view(signal))], "").etag
+    signal.published_at.FromSeconds(signal.published_at.seconds + 60)  # as a database gives it again that was restored
+    after = rendered([wire.serialized(signal)], "").etag
+    assert len({before, basic, after}) == 3
+
+
 def test_a_page_is_remembered_while_the_feed_stands_still() -> None:
     pages, page = Pages(), a_page("one")
     assert pages.get(b"asked", HERE) is None
-    pages.keep(b"asked", page, HERE.position)
+    pages.keep(b"asked", page, HERE, HERE.position)
     assert pages.get(b"asked", HERE) is page
     assert pages.get(b"asked otherwise", HERE) is None
 
@@ -75,7 +84,7 @@ def test_no_page_outlives_a_move_a_retention_or_a_doubt() -> None:
     for elsewhere in (HERE._replace(position=8), HERE._replace(trimmed_position=1), HERE._replace(certainty=1)):
         pages = Pages()
         pages.get(b"asked", HERE)
-        pages.keep(b"asked", a_page("one"), HERE.position)
+        pages.keep(b"asked", a_page("one"), HERE, HERE.position)
         assert pages.get(b"asked", elsewhere) is None
         assert pages.get(b"asked", HERE) is None
 
@@ -83,17 +92,28 @@ def test_no_page_outlives_a_move_a_retention_or_a_doubt() -> None:
 def test_nothing_is_given_while_nobody_knows_where_the_feed_stands() -> None:
     pages = Pages()
     pages.get(b"asked", HERE)
-    pages.keep(b"asked", a_page("one"), HERE.position)
+    pages.keep(b"asked", a_page("one"), HERE, HERE.position)
     assert pages.get(b"asked", None) is None
 
 
 def test_a_page_that_shows_another_place_is_not_kept() -> None:
     pages = Pages()
     pages.get(b"asked", HERE)
-    pages.keep(b"asked", a_page("one"), HERE.position + 1)
-    pages.keep(b"empty", a_page(), None)
+    pages.keep(b"asked", a_page("one"), HERE, HERE.position + 1)
+    pages.keep(b"empty", a_page(), HERE, None)
     assert pages.get(b"asked", HERE) is None
     assert pages.get(b"empty", HERE) is None
+
+
+def test_a_page_that_was_asked_for_before_the_feed_moved_is_not_kept() -> None:
+    trimmed = HERE._replace(trimmed_position=1)
+    pages = Pages()
+    pages.get(b"asked", HERE)
+    pages.get(b"asked by another meanwhile", trimmed)
+    pages.keep(b"asked", a_page("taken by retention"), HERE, HERE.position)
+    assert pages.get(b"asked", trimmed) is None
+    pages.keep(b"asked", a_page("of nobody knows where"), None, HERE.position)
+    assert pages.get(b"asked", trimmed) is None
 
 
 def test_the_oldest_page_makes_room() -> None:
@@ -101,12 +121,12 @@ def test_the_oldest_page_makes_room() -> None:
     pages = Pages(most_bytes=2 * len(page.body.data) + 2)
     pages.get(b"a", HERE)
     for asked in (b"a", b"b", b"c"):
-        pages.keep(asked, page, HERE.position)
+        pages.keep(asked, page, HERE, HERE.position)
     assert [pages.get(asked, HERE) is page for asked in (b"a", b"b", b"c")] == [False, True, True]
 
 
 def test_a_page_that_is_larger_than_the_room_is_not_kept() -> None:
     pages = Pages(most_bytes=10)
     pages.get(b"a", HERE)
-    pages.keep(b"a", a_page("one"), HERE.position)
+    pages.keep(b"a", a_page("one"), HERE, HERE.position)
     assert pages.get(b"a", HERE) is None
