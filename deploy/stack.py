@@ -449,6 +449,7 @@ class Stack:
             **self._common("sandbox"),
             "STRATUM_DATABASE_URL_FILE": str(self.home.keep_secret("sandbox-database-url", url)),
             "STRATUM_GRPC_PORT": str(self.settings.ports.sandbox),
+            "SANDBOX_BILLING_ADDRESS": self.billing_address,
         }
 
     def _usage_environment(self, gateway: str, folder: Path, admin_port: int, metrics_port: int) -> dict[str, str]:

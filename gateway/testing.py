@@ -164,7 +164,8 @@ class StandIns(
         """Signals by id that are given as they are, in place of one with every field set."""
         self.go_on = asyncio.Event()
         """A stream sends its first events at once, and the last ones when this is set."""
-        self._server = grpc.aio.server(interceptors=[Interceptor(default_deadline_seconds=60.0, guard=Guard(RING))])
+        guard = Guard(RING, recorded=None)
+        self._server = grpc.aio.server(interceptors=[Interceptor(default_deadline_seconds=60.0, guard=guard)])
 
     async def start(self) -> None:
         """Listen on 127.0.0.1."""

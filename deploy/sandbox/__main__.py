@@ -19,9 +19,11 @@ from deploy.sandbox.serving import PacedFeed, Prepared, Recorded
 from services.consensus.api import ConsensusApi
 from services.consensus.store import ConsensusStore
 from services.ingest.api import IngestApi
+from services.shared.bus import open_spoken
 from services.shared.database import open_database
 from services.shared.server import run, serve
 from services.signals.api import SignalsApi
+from services.signals.permits import Permits, following
 from services.signals.store import SignalStore
 
 INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
@@ -32,7 +34,12 @@ SIGNALS = signals_service_pb2.DESCRIPTOR.services_by_name["SignalsService"].full
 async def main(config: Config) -> None:
     """Brings the evening into the database, and serves it, until told to stop."""
     os.nice(config.sandbox_niceness)
-    async with open_database(config) as database:
+    async with (
+        open_database(config) as database,
+        open_spoken(config) as spoken,
+        following(config.sandbox_billing_address, "sandbox", config.principal_ring, spoken) as follower,
+    ):
+        permits = Permits(follower)
         recorded = Recorded(database, config.evening)
         store = SignalStore(database)
         feed = PacedFeed(store, config.feed_limits(), config.sandbox_signal_seconds)
@@ -42,7 +49,7 @@ async def main(config: Config) -> None:
                 add_ConsensusServiceServicer_to_server,
                 ConsensusApi(ConsensusStore(database), board_rules()),
             ),
-            SIGNALS: (add_SignalsServiceServicer_to_server, SignalsApi(store, feed, rule_settings())),
+            SIGNALS: (add_SignalsServiceServicer_to_server, SignalsApi(store, feed, rule_settings(), permits)),
         }
 
         async def prepare_and_follow() -> None:
@@ -56,9 +63,10 @@ async def main(config: Config) -> None:
                 for service, (register, api) in apis.items()
             ],
             list(apis),
-            background=[prepare_and_follow()],
+            background=[prepare_and_follow(), *permits.background(feed.wake)],
             ready=[database.check, recorded.check],
             draining=[feed.drain],
+            recorded=True,
         )
 
 

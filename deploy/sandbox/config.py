@@ -25,6 +25,8 @@ class Config(ServiceConfig):
     sandbox_minutes: int = Field(default=225, ge=10, le=540)
     #: A stream that is opened without a cursor is given a signal this often.
     sandbox_signal_seconds: float = Field(default=1.0, gt=0, le=60)
+    #: Where billing answers, so that the open streams of a key end with it; empty: they go on.
+    sandbox_billing_address: str = ""
     sandbox_max_streams: int = Field(default=64, ge=1)
     sandbox_heartbeat_seconds: float = Field(default=15.0, gt=0)
     #: Just under the gateway's own limit of an hour, so that it is we who say why a stream ends.

@@ -16,7 +16,6 @@ from stratum.billing.v1 import billing_service_pb2 as billing
 from stratum.billing.v1.access_service_pb2_grpc import AccessServiceServicer
 from stratum.billing.v1.accounts_service_pb2_grpc import AccountsServiceServicer
 from stratum.billing.v1.billing_service_pb2_grpc import BillingServiceServicer
-from stratum.common.v1.error_reason_pb2 import ErrorReason
 
 from services.billing import changes, store, wire
 from services.billing.changes import Changes
@@ -25,7 +24,6 @@ from services.billing.idempotency import Call, Once, key_from
 from services.shared import paging, principal
 from services.shared.clock import utc_now
 from services.shared.database import Database
-from services.shared.errors import PermissionDenied
 from services.shared.principal import Principal
 
 Context = ServicerContext[Any, Any]
@@ -198,7 +196,7 @@ class BillingApi(BillingServiceServicer):
     async def RotateOwnKey(
         self, request: billing.RotateOwnKeyRequest, context: Context
     ) -> billing.RotateOwnKeyResponse:
-        asking = _live_partner()
+        asking = principal.partner()
 
         async def rotate(connection: AsyncConnection) -> billing.RotateOwnKeyResponse:
             rotated = await self._desk.rotate_key(connection, request.key_id, request.overlap, asking.account_id)
@@ -213,7 +211,7 @@ class BillingApi(BillingServiceServicer):
     async def RevokeOwnKey(
         self, request: billing.RevokeOwnKeyRequest, context: Context
     ) -> billing.RevokeOwnKeyResponse:
-        asking = _live_partner()
+        asking = principal.partner()
 
         async def revoke(connection: AsyncConnection) -> billing.RevokeOwnKeyResponse:
             ended = await self._desk.revoke_key(connection, request.key_id, asking.account_id)
@@ -266,11 +264,3 @@ async def _plan(connection: AsyncConnection, account_id: str, now: datetime) -> 
     held = await changes.account(connection, account_id)
     used = await store.used_periods(connection, [held.id], now)
     return wire.plan_status(held, used.get(held.id), now)
-
-
-def _live_partner() -> Principal:
-    """Who asks for a change. Raises PermissionDenied for a test key, which may change nothing."""
-    asking = principal.partner()
-    if asking.test:
-        raise PermissionDenied(ErrorReason.TEST_KEY, "a test key reads a recorded evening and changes nothing")
-    return asking

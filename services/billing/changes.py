@@ -23,6 +23,8 @@ from services.shared import api_keys, contracts
 from services.shared.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from services.shared.keyring import Keyring
 
+#: The scope with which a key makes its own successor.
+ROTATES = "keys:write"
 #: So much of an id that is none of ours is told back.
 _TOLD = 64
 
@@ -118,7 +120,8 @@ class Changes:
         return await self._revoked(connection, await _held_key(connection, key_id, account_id), RevokedReason.REVOKED)
 
     async def revoke_leaked_key(self, connection: AsyncConnection, secret: str, found_at: str) -> bool:
-        """Ends the key with this secret, if it is one of ours; whether it is, and opens nothing any more.
+        """Ends the key with this secret, if it is one of ours; whether it is, and opens nothing any more. One that may
+        rotate keys takes its successors along.
 
         Text that is no key is looked up nowhere and locks nothing. Raises InvalidArgument for a long `found_at`.
         """
@@ -131,7 +134,12 @@ class Changes:
         if found is None:
             return False
         held = await _held_key(connection, found.id, None)
-        await self._revoked(connection, held, RevokedReason.LEAKED, found_at)
+        ended = await self._revoked(connection, held, RevokedReason.LEAKED, found_at)
+        if ROTATES in ended.scopes:
+            # Whoever found it may have made himself a successor first.
+            for key in await store.list_keys(connection, ended.account_id, self._clock()):
+                if key.lineage == ended.lineage and key.created_at > ended.created_at:
+                    await self._revoked(connection, key, RevokedReason.LEAKED, found_at)
         return True
 
     async def _revoked(

@@ -189,7 +189,7 @@ class UsageApi:
             raise NotFound(ErrorReason.PATH_NOT_FOUND, "no call has this path", path=path[:200])
         async with self._database.begin() as connection:
             period = await period_at(connection, caller.account_id, now)
-        billable = method.is_paid and not caller.test
+        billable = method.is_paid
         over = billable and period.used_units >= period.soft_limit
         return billing_service_pb2.QuoteUsageResponse(
             method=method.name,

@@ -86,10 +86,15 @@ def read(header: str, ring: Keyring, now: float) -> Principal:
 class Guard:
     """Lets a call in, or not: what each method's `access` asks for, by the principal that came with it."""
 
-    def __init__(self, ring: Keyring, clock: Callable[[], float] = time.time) -> None:
-        """With an empty ring nobody is let in but to public methods."""
+    def __init__(self, ring: Keyring, clock: Callable[[], float] = time.time, *, recorded: bool | None = False) -> None:
+        """With an empty ring nobody is let in but to public methods.
+
+        `recorded` says that what is guarded is the recorded evening, which is for test keys alone, as all else is for
+        live ones; None lets in both.
+        """
         self._ring = ring
         self._clock = clock
+        self._recorded = recorded
 
     def admit(self, method: str, metadata: Sequence[tuple[str, str | bytes]], request_id: str) -> Principal | None:
         """Who is asking; None for a method that everybody may call. Raises Unauthenticated or PermissionDenied."""
@@ -104,6 +109,8 @@ class Guard:
             raise _refused("the caller was let in to another call")
         if problem := _problem(principal, declared, request_id):
             raise problem
+        if principal.key_id and self._recorded not in (None, principal.test):
+            raise PermissionDenied(ErrorReason.TEST_KEY, "test keys read the recorded evening, live keys the market")
         return principal
 
 

@@ -82,18 +82,22 @@ async def serve(
     ready: Sequence[ReadyCheck] = (),
     draining: Sequence[Callable[[], None]] = (),
     started: Callable[[int, int], None] | None = None,
+    *,
+    recorded: bool = False,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains: NOT_SERVING first, open calls get `drain_seconds`, then the end.
 
     `background` runs beside the server (a stage's `run`); one that fails, or ends, ends the process with its error.
     `draining` is called when the end begins, for streams that want to say why they stop.
+    `recorded`: what is served is the recorded evening, which only test keys read.
     `started` is told the gRPC and the metrics port, which differ from the settings where those are 0.
     """
     if not config.principal_ring:
         log.warning("nobody is let in: STRATUM_PRINCIPAL_KEYS is not set")
     readiness = Readiness(ready)
+    guard = Guard(config.principal_ring, recorded=recorded)
     server = grpc.aio.server(
-        interceptors=[Interceptor(config.grpc_default_deadline_seconds, Guard(config.principal_ring))],
+        interceptors=[Interceptor(config.grpc_default_deadline_seconds, guard)],
         options=[
             ("grpc.so_reuseport", 0),  # a second process on the port is a mistake, and shall fail
             ("grpc.keepalive_time_ms", 30_000),

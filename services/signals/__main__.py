@@ -32,7 +32,7 @@ async def main(config: Config) -> None:
         open_database(config) as database,
         open_bus(config) as bus,
         keyframes_of(config.signals_ingest_address, config.principal_ring) as request_keyframe,
-        following(config.signals_billing_address, config.principal_ring, bus) as follower,
+        following(config.signals_billing_address, "signals", config.principal_ring, bus.spoken) as follower,
     ):
         store = SignalStore(database)
         feed = Feed(store, config.feed_limits())

@@ -11,7 +11,7 @@ from stratum.common.v1.error_reason_pb2 import ErrorReason
 
 from services.shared import contracts
 from services.shared.access_follower import AccessFollower, channel_to_billing
-from services.shared.bus import Bus
+from services.shared.bus import Spoken
 from services.shared.keyring import Keyring
 from services.shared.principal import Principal
 
@@ -33,7 +33,7 @@ class Permits:
         let in by somebody who could.
         """
         follower = self._follower
-        if follower is None or reader is None or not reader.key_id or reader.test:
+        if follower is None or reader is None or not reader.key_id:
             return lambda: None
 
         def refusal() -> str | None:
@@ -59,10 +59,12 @@ async def _waking(follower: AccessFollower, wake: Callable[[], None]) -> NoRetur
 
 
 @asynccontextmanager
-async def following(billing_address: str, ring: Keyring, bus: Bus) -> AsyncIterator[AccessFollower | None]:
-    """What keeps up with the table of keys; None without an address."""
+async def following(
+    billing_address: str, name: str, ring: Keyring, spoken: Spoken
+) -> AsyncIterator[AccessFollower | None]:
+    """What keeps up with the table of keys, for one of our own called `name`; None without an address."""
     if not billing_address:
         yield None
         return
-    async with channel_to_billing(billing_address, "signals", ring) as channel:
-        yield AccessFollower(channel, bus.spoken)
+    async with channel_to_billing(billing_address, name, ring) as channel:
+        yield AccessFollower(channel, spoken)

@@ -280,6 +280,18 @@ async def test_a_leak_says_where_it_was_found_without_the_key(billing_service: B
     )
 
 
+async def test_a_leaked_key_that_may_rotate_takes_its_successors_along(billing_service: Billing, bus: Bus) -> None:
+    account = await billing_service.account()
+    issued = await billing_service.key(account.id)
+    bystander = await billing_service.key(account.id)
+    rotated = await billing_service.operator.RotateKey(accounts.RotateKeyRequest(key_id=issued.key.id, overlap="24h"))
+    await billing_service.report_leak(issued.secret)
+    listed = await billing_service.operator.ListKeys(accounts.ListKeysRequest(account_id=account.id))
+    over = {key.id for key in listed.keys if key.revoked_reason == "leaked"}
+    assert over == {issued.key.id, rotated.key.id}
+    assert bystander.key.id not in over
+
+
 async def test_a_refused_change_says_nothing_and_takes_no_revision(billing_service: Billing, bus: Bus) -> None:
     account = await billing_service.account()
     with pytest.raises(Exception, match="name"):
