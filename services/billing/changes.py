@@ -137,9 +137,9 @@ class Changes:
         ended = await self._revoked(connection, held, RevokedReason.LEAKED, found_at)
         if ROTATES in ended.scopes:
             # Whoever found it may have made himself a successor first.
-            for key in await store.list_keys(connection, ended.account_id, self._clock()):
-                if key.lineage == ended.lineage and key.created_at > ended.created_at:
-                    await self._revoked(connection, key, RevokedReason.LEAKED, found_at)
+            keys = await store.list_keys(connection, ended.account_id, self._clock())
+            for key in entitlements.successors(ended, keys):
+                await self._revoked(connection, key, RevokedReason.LEAKED, found_at)
         return True
 
     async def _revoked(

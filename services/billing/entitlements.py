@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -135,6 +135,20 @@ def rotated(key: ApiKey, overlap: str, active_keys: int, now: datetime) -> Rotat
     if key.expires_at is not None:
         ends = min(ends, key.expires_at)
     return Rotation(replace(key, expires_at=ends), ends, successor)
+
+
+def successors(key: ApiKey, keys: Iterable[ApiKey]) -> list[ApiKey]:
+    """Those of the keys that were made from this one by rotation, one after another."""
+    by_predecessor: dict[str | None, list[ApiKey]] = {}
+    for one in keys:
+        by_predecessor.setdefault(one.replaces, []).append(one)
+    found: list[ApiKey] = []
+    waiting = [key]
+    while waiting:
+        made = by_predecessor.get(waiting.pop().id, [])
+        found += made
+        waiting += made
+    return found
 
 
 def revoked(key: ApiKey, reason: RevokedReason, now: datetime) -> ApiKey:

@@ -79,7 +79,9 @@ def channel_to(port: int) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(f"127.0.0.1:{port}", interceptors=interceptors)
 
 
-def as_partner(method: str, account_id: str = "acct_test", key_id: str = "key_test", *scopes: str) -> grpc.aio.Metadata:
+def as_partner(
+    method: str, account_id: str = "acct_test", key_id: str = "key_test", *scopes: str, test: bool = False
+) -> grpc.aio.Metadata:
     """The metadata of a partner's call as the gateway sends it on. `method`: the full name."""
     caller = principal.Principal(
         method=method,
@@ -88,6 +90,7 @@ def as_partner(method: str, account_id: str = "acct_test", key_id: str = "key_te
         key_id=key_id,
         scopes=scopes or ("signals:read", "markets:read", "account:read", "keys:write"),
         request_id=uuid4().hex,
+        test=test,
     )
     return grpc.aio.Metadata(*vouched(caller).items())
 

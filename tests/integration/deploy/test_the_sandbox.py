@@ -264,7 +264,7 @@ class Sandbox:
     async def ask(self, stub: Any, method: str, request: Any) -> Any:
         service = {SignalsServiceStub: SIGNALS, ConsensusServiceStub: CONSENSUS, IngestServiceStub: INGEST}[stub]
         async with self.channel() as channel:
-            metadata = as_partner(f"{service}/{method}")
+            metadata = as_partner(f"{service}/{method}", test=True)
             return await getattr(stub(channel), method)(request, metadata=metadata, timeout=30.0)
 
     async def listed(self, **asked: Any) -> list[dict[str, Any]]:
@@ -274,7 +274,7 @@ class Sandbox:
 
     async def streamed(self, pieces: int, **asked: Any) -> list[str]:
         async with self.channel() as channel:
-            metadata = as_partner(f"{SIGNALS}/StreamSignals")
+            metadata = as_partner(f"{SIGNALS}/StreamSignals", test=True)
             call = SignalsServiceStub(channel).StreamSignals(signals.StreamSignalsRequest(**asked), metadata=metadata)
             async with asyncio.timeout(30.0):
                 return [(await call.read()).data.decode() for _ in range(pieces)]

@@ -110,6 +110,15 @@ def test_a_partner_never_reaches_an_internal_method(method: str) -> None:
     assert isinstance(refused(caller, method=method), PermissionDenied)
 
 
+@pytest.mark.parametrize(("recorded", "test"), [(False, True), (True, False)])
+def test_test_keys_read_the_recorded_evening_and_live_ones_the_market(recorded: bool, test: bool) -> None:
+    caller = msgspec.structs.replace(PARTNER, test=test)
+    metadata = [(principal.HEADER, principal.signed(caller, RING))]
+    with pytest.raises(PermissionDenied) as refused:
+        Guard(RING, lambda: NOW, recorded=recorded).admit(READ, metadata, "r1")
+    assert refused.value.reason == ErrorReason.TEST_KEY
+
+
 def test_with_an_empty_ring_nobody_is_let_in() -> None:
     metadata = [(principal.HEADER, principal.signed(SERVICE, RING))]
     with pytest.raises(Unauthenticated):
