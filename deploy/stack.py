@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, LiteralString, Self
 
+import aiohttp
 import psutil
 import psycopg
 from psycopg.rows import tuple_row
@@ -38,6 +39,8 @@ from services.shared.clock import utc_now
 
 READY_SECONDS = 120.0
 WATCH_SECONDS = 0.25
+#: Within this everybody at the gateway knows of a new key, and not only when the bus is well.
+KNOWN_SECONDS = 20.0
 #: Our own variables, which mean nothing to a service.
 OURS = ("STRATUM_HOME", "STRATUM_PORT_BASE")
 PROVIDERS = "ODDS_API_"
@@ -183,8 +186,13 @@ class Stack:
         return f"http://127.0.0.1:{self.settings.ports.nats_monitor}"
 
     async def make_partner(self, name: str, **account: Any) -> Partner:
-        """Somebody with an account and keys, who may call the gateway within a second. Raises AccountsError."""
-        return await make_partner(self.billing_address, self.home.principal_ring(), name, **account)
+        """Somebody with an account and keys that the gateway knows already. Raises AccountsError, and TimeoutError."""
+        partner = await make_partner(self.billing_address, self.home.principal_ring(), name, **account)
+        async with asyncio.timeout(KNOWN_SECONDS), aiohttp.ClientSession(self.gateway_url) as session:
+            for key in (partner.key, partner.test_key):
+                while await _is_unknown(session, key):
+                    await asyncio.sleep(WATCH_SECONDS / 10)
+        return partner
 
     def kill(self, name: str) -> None:
         """End one process as a crash would; it is started again. To show that nothing is lost."""
@@ -542,6 +550,11 @@ class Stack:
 async def _is_ready(kept: Kept) -> bool:
     assert isinstance(kept.runnable, Program)
     return kept.finished or await asyncio.to_thread(kept.runnable.ready)
+
+
+async def _is_unknown(session: aiohttp.ClientSession, key: str) -> bool:
+    async with session.get("/api/v1/plan", headers={"Authorization": f"Bearer {key}"}) as answer:
+        return answer.status in (401, 503)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
