@@ -190,7 +190,7 @@ class Stack:
         partner = await make_partner(self.billing_address, self.home.principal_ring(), name, **account)
         async with asyncio.timeout(KNOWN_SECONDS), aiohttp.ClientSession(self.gateway_url) as session:
             for key in (partner.key, partner.test_key):
-                while await _is_unknown(session, key):
+                while await _is_unknown(session, key):  # noqa: ASYNC110 - who is asked has no event to wait for
                     await asyncio.sleep(WATCH_SECONDS / 10)
         return partner
 
