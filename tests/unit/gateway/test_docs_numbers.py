@@ -5,9 +5,7 @@ import re
 import pytest
 
 from gateway import docs, openapi
-
-entitlements = pytest.importorskip("services.billing.entitlements")
-plans = pytest.importorskip("services.billing.plans")
+from services.billing import entitlements, plans
 
 LIMITS = docs.source("limits-and-metering")
 AUTHENTICATION = docs.source("authentication")
