@@ -62,6 +62,8 @@ class Call:
     gateway: str
     path: str
     live: bool
+    #: Why it was refused, if it was.
+    reason: str
     #: Seconds on this machine's clock, when the answer had come.
     ended: float
 
@@ -100,13 +102,14 @@ class Traffic:
                 headers["If-None-Match"] = tags[path]
             try:
                 async with session.get(self.gateways[name] + path, headers=headers) as answer:
-                    await answer.read()
+                    body = await answer.read()
+                    reason = json.loads(body)["details"][0]["reason"] if answer.status >= 400 else ""
                     if "ETag" in answer.headers:
                         tags[path] = answer.headers["ETag"]
                     request_id = answer.headers.get("X-Request-Id", "")
-                    self.calls.append(Call(request_id, answer.status, name, path, live, time.time()))
+                    self.calls.append(Call(request_id, answer.status, name, path, live, reason, time.time()))
             except (aiohttp.ClientError, TimeoutError, OSError):
-                self.calls.append(Call("", 0, name, path, live, time.time()))
+                self.calls.append(Call("", 0, name, path, live, "", time.time()))
                 await asyncio.sleep(0.05)
 
 
@@ -265,7 +268,7 @@ async def _show(traffic: Traffic, kills: Kills) -> None:
 
 
 def _print(traffic: Traffic, kills: Kills, verdict: Verdict, seconds: float) -> None:
-    by_status = Counter(call.status for call in traffic.calls)
+    by_status = Counter(f"{call.status} {call.reason}".strip() for call in traffic.calls)
     _say(f"{len(traffic.calls):,} calls in {seconds:.0f} s; kill -9: {json.dumps(dict(sorted(kills.counted.items())))}")
     _say("answers by status (0: none): " + ", ".join(f"{status} {n:,}" for status, n in sorted(by_status.items())))
     _say(f"served and billable, as the callers saw it: {verdict.served:,}")
