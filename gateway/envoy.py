@@ -112,7 +112,7 @@ class Gateway:
     @property
     def url(self) -> str:
         """Where callers on this machine find it, without a slash at the end."""
-        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"  # noqa: S104
+        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"  # noqa: S104 - compared, not bound
 
     @property
     def access_log(self) -> Path:

@@ -181,97 +181,97 @@ class StandIns(
         """Hang up at once."""
         await self._server.stop(None)
 
-    async def ReadSignals(self, request: Any, context: Any) -> HttpBody:  # noqa: N802
+    async def ReadSignals(self, request: Any, context: Any) -> HttpBody:
         answer = await self.ListSignals(request, context)
         rendered = json_format.MessageToJson(
             answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=None
         )
         return HttpBody(content_type="application/json", data=rendered.encode())
 
-    async def ListSignals(self, request: Any, context: Any) -> signals.ListSignalsResponse:  # noqa: N802
+    async def ListSignals(self, request: Any, context: Any) -> signals.ListSignalsResponse:
         await self._received(request, context, *request.event_id)
         full = filled(signal_pb2.Signal(snapshot_ids=["k5zq3wd6j2v4y7mhn2p6r5s2t3u4x5aa"] * 40))
         return signals.ListSignalsResponse(signals=[full] * (request.page_size or 50))
 
-    async def GetSignal(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def GetSignal(self, request: Any, context: Any) -> Any:
         await self._received(request, context, request.id)
         if request.id in self.signals:
             # As signals are stored: with the entries of a map in order.
             return signals.GetSignalResponse(signal=self.signals[request.id]).SerializeToString(deterministic=True)
         return filled(signals.GetSignalResponse())
 
-    async def ExplainSignal(self, request: Any, context: Any) -> signals.ExplainSignalResponse:  # noqa: N802
+    async def ExplainSignal(self, request: Any, context: Any) -> signals.ExplainSignalResponse:
         await self._received(request, context, request.id)
         return filled(signals.ExplainSignalResponse())
 
-    async def StreamSignals(self, request: Any, context: Any) -> AsyncIterator[HttpBody]:  # noqa: N802
+    async def StreamSignals(self, request: Any, context: Any) -> AsyncIterator[HttpBody]:
         await self._received(request, context, request.after)
         yield HttpBody(content_type="text/event-stream", data=FIRST_EVENTS)
         await self.go_on.wait()
         yield HttpBody(data=LAST_EVENTS)
 
-    async def ListSuppressions(self, request: Any, context: Any) -> signals.ListSuppressionsResponse:  # noqa: N802
+    async def ListSuppressions(self, request: Any, context: Any) -> signals.ListSuppressionsResponse:
         await self._received(request, context)
         return filled(signals.ListSuppressionsResponse())
 
-    async def ListConsensus(self, request: Any, context: Any) -> consensus.ListConsensusResponse:  # noqa: N802
+    async def ListConsensus(self, request: Any, context: Any) -> consensus.ListConsensusResponse:
         await self._received(request, context)
         return filled(consensus.ListConsensusResponse())
 
-    async def ListConsensusHistory(self, request: Any, context: Any) -> consensus.ListConsensusHistoryResponse:  # noqa: N802
+    async def ListConsensusHistory(self, request: Any, context: Any) -> consensus.ListConsensusHistoryResponse:
         await self._received(request, context)
         return filled(consensus.ListConsensusHistoryResponse())
 
-    async def ListGames(self, request: Any, context: Any) -> consensus.ListGamesResponse:  # noqa: N802
+    async def ListGames(self, request: Any, context: Any) -> consensus.ListGamesResponse:
         await self._received(request, context)
         return consensus.ListGamesResponse()
 
-    async def GetGame(self, request: Any, context: Any) -> consensus.GetGameResponse:  # noqa: N802
+    async def GetGame(self, request: Any, context: Any) -> consensus.GetGameResponse:
         await self._received(request, context, request.event_id)
         return filled(consensus.GetGameResponse(), depth=5)
 
-    async def GetFeedHealth(self, request: Any, context: Any) -> ingest.GetFeedHealthResponse:  # noqa: N802
+    async def GetFeedHealth(self, request: Any, context: Any) -> ingest.GetFeedHealthResponse:
         await self._received(request, context)
         return filled(ingest.GetFeedHealthResponse())
 
-    async def GetUsage(self, request: Any, context: Any) -> billing.GetUsageResponse:  # noqa: N802
+    async def GetUsage(self, request: Any, context: Any) -> billing.GetUsageResponse:
         await self._received(request, context)
         return filled(billing.GetUsageResponse())
 
-    async def ListUsageLedger(self, request: Any, context: Any) -> billing.ListUsageLedgerResponse:  # noqa: N802
+    async def ListUsageLedger(self, request: Any, context: Any) -> billing.ListUsageLedgerResponse:
         await self._received(request, context)
         return filled(billing.ListUsageLedgerResponse())
 
-    async def ExportUsageLedger(self, request: Any, context: Any) -> AsyncIterator[HttpBody]:  # noqa: N802
+    async def ExportUsageLedger(self, request: Any, context: Any) -> AsyncIterator[HttpBody]:
         await self._received(request, context)
         yield HttpBody(content_type="text/csv", data=b"request_id,part\n")
         yield HttpBody(data=b"a,0\n")
 
-    async def QuoteUsage(self, request: Any, context: Any) -> billing.QuoteUsageResponse:  # noqa: N802
+    async def QuoteUsage(self, request: Any, context: Any) -> billing.QuoteUsageResponse:
         await self._received(request, context)
         return filled(billing.QuoteUsageResponse())
 
-    async def GetPlan(self, request: Any, context: Any) -> billing.GetPlanResponse:  # noqa: N802
+    async def GetPlan(self, request: Any, context: Any) -> billing.GetPlanResponse:
         await self._received(request, context)
         return filled(billing.GetPlanResponse())
 
-    async def ListOwnKeys(self, request: Any, context: Any) -> billing.ListOwnKeysResponse:  # noqa: N802
+    async def ListOwnKeys(self, request: Any, context: Any) -> billing.ListOwnKeysResponse:
         await self._received(request, context)
         return filled(billing.ListOwnKeysResponse())
 
-    async def RotateOwnKey(self, request: Any, context: Any) -> billing.RotateOwnKeyResponse:  # noqa: N802
+    async def RotateOwnKey(self, request: Any, context: Any) -> billing.RotateOwnKeyResponse:
         await self._received(request, context)
         return filled(billing.RotateOwnKeyResponse())
 
-    async def RevokeOwnKey(self, request: Any, context: Any) -> billing.RevokeOwnKeyResponse:  # noqa: N802
+    async def RevokeOwnKey(self, request: Any, context: Any) -> billing.RevokeOwnKeyResponse:
         await self._received(request, context)
         return filled(billing.RevokeOwnKeyResponse())
 
-    async def ReportLeakedKey(self, request: Any, context: Any) -> billing.ReportLeakedKeyResponse:  # noqa: N802
+    async def ReportLeakedKey(self, request: Any, context: Any) -> billing.ReportLeakedKeyResponse:
         await self._received(request, context)
         return billing.ReportLeakedKeyResponse(revoked=True)
 
-    async def GetAccessTable(self, request: Any, context: Any) -> access.GetAccessTableResponse:  # noqa: N802, ARG002
+    async def GetAccessTable(self, request: Any, context: Any) -> access.GetAccessTableResponse:  # noqa: ARG002 - the contract
         return self.table.answer(request.after_revision)
 
     async def _received(self, request: Any, context: Any, *wishes: str) -> None:

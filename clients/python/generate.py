@@ -23,7 +23,7 @@ from stratum.common.v1.access_pb2 import renders
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # run by its path, this file finds its neighbours and not the repository
 
-from gateway.openapi import ERROR_REASON, HTTP_BODY, TIMESTAMP, Index, contracts, index  # noqa: E402
+from gateway.openapi import ERROR_REASON, HTTP_BODY, TIMESTAMP, Index, contracts, index  # noqa: E402 - its folder has to be on the path first
 
 PACKAGE = Path(__file__).parent / "src" / "stratum_client"
 

@@ -118,12 +118,12 @@ class _HandedOn(Outbox):
         self,
         connection: AsyncConnection,  # noqa: ARG002 - the base class's, as below
         messages: Sequence[Outgoing],
-        traceparent: str | None = None,  # noqa: ARG002
+        traceparent: str | None = None,  # noqa: ARG002 - as the outbox has it
     ) -> None:
         """Keeps the messages for whoever takes them."""
         self._messages += messages
 
-    async def publish(self, partitions: Sequence[int] = ALL_PARTITIONS) -> int:  # noqa: ARG002
+    async def publish(self, partitions: Sequence[int] = ALL_PARTITIONS) -> int:  # noqa: ARG002 - as the outbox has it
         """There is no bus."""
         return 0
 

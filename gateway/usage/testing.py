@@ -91,7 +91,7 @@ class Billing(MeteringServiceServicer):
         await asyncio.gather(*self._deaths)
         await self.stop()
 
-    async def RecordUsage(self, request: RecordUsageRequest, context: Any) -> RecordUsageResponse:  # noqa: N802, ARG002
+    async def RecordUsage(self, request: RecordUsageRequest, context: Any) -> RecordUsageResponse:  # noqa: ARG002 - the contract
         mood = self.mood()
         self.moods[mood] += 1
         self.calls.append(len(request.lines))

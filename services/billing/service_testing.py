@@ -36,17 +36,17 @@ ALL_SCOPES = ("account:read", "keys:write", "markets:read", "signals:read")
 class UsageStandIn:
     """Stands in for what metering answers: enough to see that it was asked, and for whom."""
 
-    async def GetUsage(self, _request: object, _context: object) -> billing.GetUsageResponse:  # noqa: N802
+    async def GetUsage(self, _request: object, _context: object) -> billing.GetUsageResponse:
         return billing.GetUsageResponse(usage=await self.summary(principal.partner().account_id, None))
 
-    async def ListUsageLedger(self, _request: object, _context: object) -> billing.ListUsageLedgerResponse:  # noqa: N802
+    async def ListUsageLedger(self, _request: object, _context: object) -> billing.ListUsageLedgerResponse:
         return billing.ListUsageLedgerResponse(entries=[billing.LedgerEntry(request_id="one")])
 
-    async def ExportUsageLedger(self, _request: object, _context: object) -> AsyncIterator[HttpBody]:  # noqa: N802
+    async def ExportUsageLedger(self, _request: object, _context: object) -> AsyncIterator[HttpBody]:
         for line in (b"request_id\n", b"one\n"):
             yield HttpBody(content_type="text/csv", data=line)
 
-    async def QuoteUsage(self, request: billing.QuoteUsageRequest, _context: object) -> billing.QuoteUsageResponse:  # noqa: N802
+    async def QuoteUsage(self, request: billing.QuoteUsageRequest, _context: object) -> billing.QuoteUsageResponse:
         return billing.QuoteUsageResponse(method=request.path)
 
     async def summary(self, account_id: str, at: datetime | None) -> billing.UsageSummary:

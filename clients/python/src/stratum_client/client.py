@@ -27,7 +27,7 @@ from stratum_client.transport import body_of, body_of_async, request_of
 T = TypeVar("T")
 
 #: Spreads the pauses of many clients; nothing secret hangs on it.
-_chance = random.Random().random  # noqa: S311
+_chance = random.Random().random  # noqa: S311 - spreads retries, and keeps no secret
 
 
 class _Shared:
