@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
-import grpc.aio
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
-from grpc_status import rpc_status
 from rich.table import Table
 from stratum.billing.v1 import accounts_service_pb2 as pb
 from stratum.billing.v1.account_pb2 import Account
@@ -19,21 +15,16 @@ from stratum.billing.v1.accounts_service_pb2_grpc import AccountsServiceStub
 from stratum.billing.v1.billing_service_pb2 import PlanStatus, UsageSummary
 from stratum.billing.v1.key_pb2 import ApiKey
 
-from deploy.terminal import ToldError
+from deploy.asking import asked, shown
 from services.shared import client, contracts
 from services.shared.keyring import Keyring
 
-DEADLINE_SECONDS = 15.0
 PAGE_SIZE = 500
 CENTS = 100
 
 
-class AccountsError(ToldError):
-    """Billing refused, or cannot be reached."""
-
-
 class Accounts:
-    """Billing, as an operator speaks to it. Every method raises AccountsError."""
+    """Billing, as an operator speaks to it. Every method raises AskingError."""
 
     def __init__(self, address: str, ring: Keyring) -> None:
         """`address` is `host:port`; `ring` holds the secrets with which we vouch for ourselves."""
@@ -119,15 +110,7 @@ class Accounts:
         return await self._ask(call, request, metadata=(("idempotency-key", uuid4().hex),))
 
     async def _ask(self, call: Callable[..., Awaitable[Any]], request: object, **more: Any) -> Any:
-        try:
-            return await call(request, timeout=DEADLINE_SECONDS, **more)
-        except grpc.aio.AioRpcError as error:
-            # Billing gives a reason with everything that it says itself; without one it said nothing.
-            if error.code() is grpc.StatusCode.UNAVAILABLE and rpc_status.from_call(cast(Any, error)) is None:
-                raise AccountsError(
-                    f"billing does not answer at {self._address}. See `stratum status`, or give --billing."
-                ) from None
-            raise AccountsError(error.details() or error.code().name) from None
+        return await asked(call, request, "billing", self._address, **more)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -143,7 +126,7 @@ class Partner:
 
 async def make_partner(address: str, ring: Keyring, name: str, **account: Any) -> Partner:
     """An account with a live key that may do everything, and a test key. `account` are fields of it that differ from
-    the plan. Raises AccountsError."""
+    the plan. Raises AskingError."""
     async with Accounts(address, ring) as office:
         made = await office.create(Account(name=name, email="partner@example.com", api_access_enabled=True, **account))
         scopes = sorted({method.scope for method in contracts.methods() if method.scope})
@@ -152,13 +135,6 @@ async def make_partner(address: str, ring: Keyring, name: str, **account: Any) -
             for mode in (ApiKey.Mode.LIVE, ApiKey.Mode.TEST)
         ]
         return Partner(made.id, live.key.id, live.secret, test.secret)
-
-
-def stamp(moment: datetime) -> Timestamp:
-    """A moment as messages carry it."""
-    written = Timestamp()
-    written.FromDatetime(moment)
-    return written
 
 
 def accounts_table(accounts: Iterable[Account]) -> Table:
@@ -240,8 +216,3 @@ def plan_lines(plan: PlanStatus) -> Sequence[str]:
 def money(cents: int) -> str:
     """Cents as dollars."""
     return f"${cents // CENTS:,}.{cents % CENTS:02}"
-
-
-def shown(moment: Timestamp) -> str:
-    """A moment for a person, to the second."""
-    return moment.ToDatetime(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 
-import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.table import Table
 from stratum.ingest.v1 import ingest_service_pb2 as pb
 from stratum.ingest.v1.ingest_service_pb2_grpc import IngestServiceStub
 
-from deploy.terminal import ToldError
+from deploy.asking import asked, shown, stamp
 from services.shared import client
 from services.shared.keyring import Keyring
 
-DEADLINE_SECONDS = 15.0
-
-
-class BooksError(ToldError):
-    """Ingest refused, or cannot be reached. The message says what to do."""
-
 
 async def listed(address: str, ring: Keyring) -> tuple[list[pb.QuarantinedBook], list[pb.BookDecision]]:
-    """The keys in quarantine, and every decision, oldest first. Raises BooksError."""
+    """The keys in quarantine, and every decision, oldest first. Raises AskingError."""
     async with client.channel(address, "cli", ring) as channel:
         ingest = IngestServiceStub(channel)
-        quarantined = await _asked(ingest.ListQuarantinedBooks, pb.ListQuarantinedBooksRequest(), address)
-        decisions = await _asked(ingest.ListBookDecisions, pb.ListBookDecisionsRequest(), address)
+        quarantined = await asked(ingest.ListQuarantinedBooks, pb.ListQuarantinedBooksRequest(), "ingest", address)
+        decisions = await asked(ingest.ListBookDecisions, pb.ListBookDecisionsRequest(), "ingest", address)
     return list(quarantined.books), list(decisions.decisions)
 
 
 async def admitted(
     address: str, ring: Keyring, book: str, known_as: str, reason: str, actor: str, effective_from: datetime | None
 ) -> pb.AdmitBookResponse:
-    """The decision that admits a key. Raises BooksError."""
+    """The decision that admits a key. Raises AskingError."""
     request = pb.AdmitBookRequest(
-        book=book, reason=reason, actor=actor, canonical_book=known_as, effective_from=_timestamp(effective_from)
+        book=book, reason=reason, actor=actor, canonical_book=known_as, effective_from=_from(effective_from)
     )
     async with client.channel(address, "cli", ring) as channel:
-        answer: pb.AdmitBookResponse = await _asked(IngestServiceStub(channel).AdmitBook, request, address)
+        answer: pb.AdmitBookResponse = await asked(IngestServiceStub(channel).AdmitBook, request, "ingest", address)
     return answer
 
 
 async def withdrawn(
     address: str, ring: Keyring, book: str, reason: str, actor: str, effective_from: datetime | None
 ) -> pb.WithdrawBookResponse:
-    """The decision that puts a key back into quarantine. Raises BooksError."""
-    request = pb.WithdrawBookRequest(book=book, reason=reason, actor=actor, effective_from=_timestamp(effective_from))
+    """The decision that puts a key back into quarantine. Raises AskingError."""
+    request = pb.WithdrawBookRequest(book=book, reason=reason, actor=actor, effective_from=_from(effective_from))
     async with client.channel(address, "cli", ring) as channel:
-        answer: pb.WithdrawBookResponse = await _asked(IngestServiceStub(channel).WithdrawBook, request, address)
+        answer: pb.WithdrawBookResponse = await asked(
+            IngestServiceStub(channel).WithdrawBook, request, "ingest", address
+        )
     return answer
 
 
@@ -63,7 +57,7 @@ def quarantine(books: Iterable[pb.QuarantinedBook], decisions: Iterable[pb.BookD
         table.add_column(heading, justify="right" if heading == "quotes" else "left")
     for book in sorted(books, key=lambda one: (-one.quotes, one.book)):
         if book.book not in kept:
-            first, last = _shown(book.first_seen_at), _shown(book.last_seen_at)
+            first, last = shown(book.first_seen_at), shown(book.last_seen_at)
             names = (", ".join(book.sports), ", ".join(book.markets))
             compared = (_distance(book.comparison), _closest(book.comparison))
             table.add_row(book.book, book.title, f"{book.quotes:,}", first, last, *names, *compared)
@@ -76,7 +70,7 @@ def admissions(decisions: Iterable[pb.BookDecision]) -> Table:
     for heading in ("key", "kept as", "from", "by", "reason"):
         table.add_column(heading)
     for book, decision in sorted(in_force(decisions).items()):
-        table.add_row(book, decision.after, _shown(decision.effective_from), decision.actor, decision.reason)
+        table.add_row(book, decision.after, shown(decision.effective_from), decision.actor, decision.reason)
     return table
 
 
@@ -87,7 +81,7 @@ def log(decisions: Iterable[pb.BookDecision]) -> Table:
         table.add_column(heading, justify="right" if heading == "revision" else "left")
     for one in decisions:
         before, after = (word or "quarantined" for word in (one.before, one.after))
-        moments = (_shown(one.effective_from), _shown(one.decided_at))
+        moments = (shown(one.effective_from), shown(one.decided_at))
         table.add_row(str(one.revision), one.book, before, after, *moments, one.actor, one.reason)
     return table
 
@@ -104,12 +98,12 @@ def sentences(answer: pb.AdmitBookResponse | pb.WithdrawBookResponse) -> list[st
     after = f"is kept as {decision.after}" if decision.after else "is quarantined"
     said = [
         f"Revision {decision.revision}: {decision.book} {after}, for observations from "
-        f"{_shown(decision.effective_from, 'milliseconds')} on."
+        f"{shown(decision.effective_from, 'milliseconds')} on."
     ]
     effective, newest = (stamp.ToNanoseconds() for stamp in (decision.effective_from, answer.newest_observation))
     if answer.HasField("newest_observation") and effective <= newest:
         said.append(
-            f"What was observed up to {_shown(answer.newest_observation)} was read without it and stays as it is."
+            f"What was observed up to {shown(answer.newest_observation)} was read without it and stays as it is."
         )
     return said
 
@@ -133,22 +127,5 @@ def _closest(comparison: pb.BookComparison) -> str:
     return f"{comparison.closest_book} {comparison.closest_share:.0%}"
 
 
-async def _asked(call: Callable[..., Any], request: object, address: str) -> Any:
-    try:
-        return await call(request, timeout=DEADLINE_SECONDS)
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNAVAILABLE:
-            raise BooksError(f"ingest does not answer at {address}. See `stratum status`, or give --ingest.") from None
-        raise BooksError(error.details() or error.code().name) from None
-
-
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
-
-
-def _shown(stamp: Timestamp, precision: str = "seconds") -> str:
-    return stamp.ToDatetime(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+def _from(moment: datetime | None) -> Timestamp | None:
+    return None if moment is None else stamp(moment)

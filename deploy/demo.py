@@ -78,7 +78,8 @@ def introduce(stack: Stack, partner: Partner, console: Console) -> None:
     console.print()
     console.print(places)
     console.print(NOTICE, style="yellow", soft_wrap=True)
-    console.print("An account was made for you. Its key, and one that reads a recorded evening and costs nothing:")
+    made = "An account was made for you. Its key, and one that reads a recorded evening and costs nothing:"
+    console.print(made, soft_wrap=True)
     console.print(f"  export STRATUM_URL={url}", soft_wrap=True)
     console.print(f"  export STRATUM_API_KEY={partner.key}", soft_wrap=True)
     console.print(f"  export STRATUM_TEST_KEY={partner.test_key}", soft_wrap=True)

@@ -13,6 +13,7 @@ from stratum.billing.v1.key_pb2 import ApiKey
 
 from deploy import accounts as partners
 from deploy.accounts import Accounts
+from deploy.asking import shown, stamp
 from deploy.home import Home
 from deploy.installation import vouching
 from deploy.terminal import DEFAULT_HOME, HomeOption, Result, console, refuse, run, wide
@@ -186,7 +187,7 @@ def issue_key(
         moment = read_time(expires)
         if moment is None:
             refuse(f"{expires} is no time with a zone, such as 2026-12-31T00:00:00Z.")
-        request.expires_at.CopyFrom(partners.stamp(moment))
+        request.expires_at.CopyFrom(stamp(moment))
     answer = _with(home, billing, lambda office: office.issue(request))
     wide.print(partners.keys_table([answer.key]))
     _show_once(answer.secret)
@@ -216,7 +217,7 @@ def rotate_key(
     """
     answer = _with(home, billing, lambda office: office.rotate(key, overlap))
     wide.print(partners.keys_table([answer.key]))
-    console.print(f"The old key goes on until {partners.shown(answer.old_key_expires_at)}.", soft_wrap=True)
+    console.print(f"The old key goes on until {shown(answer.old_key_expires_at)}.", soft_wrap=True)
     _show_once(answer.secret)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -186,7 +186,7 @@ class Stack:
         return f"http://127.0.0.1:{self.settings.ports.nats_monitor}"
 
     async def make_partner(self, name: str, **account: Any) -> Partner:
-        """Somebody with an account and keys that the gateway knows already. Raises AccountsError, and TimeoutError."""
+        """Somebody with an account and keys that the gateway knows already. Raises AskingError, and TimeoutError."""
         partner = await make_partner(self.billing_address, self.home.principal_ring(), name, **account)
         async with asyncio.timeout(KNOWN_SECONDS), aiohttp.ClientSession(self.gateway_url) as session:
             for key in (partner.key, partner.test_key):
@@ -307,17 +307,8 @@ class Stack:
 
     def _start_service(self, name: str, provider_url: str) -> None:
         self._say(f"starting {name}")
-        command = [sys.executable, "-m", f"services.{name}"]
-        recorded = isinstance(self.settings.market, Recorded) and name == "ingest"
-        if recorded:
-            command += self.backfill_arguments()
-        program = Program(
-            command,
-            self.home.logs / f"{name}.log",
-            self._environment(name, provider_url),
-            ready_url=None if recorded else f"http://127.0.0.1:{self._metrics_port(name)}/readyz",
-        )
-        self._household.add(name, program, program.log, may_finish=recorded)
+        arguments = self.backfill_arguments() if isinstance(self.settings.market, Recorded) and name == "ingest" else []
+        self._start_program(name, f"services.{name}", self._environment(name, provider_url), arguments)
 
     def backfill_arguments(self) -> list[str]:
         """What tells ingest to walk through the recording."""
@@ -351,13 +342,8 @@ class Stack:
         """What every process of ours is told."""
         # The provider's key and plan are for ingest alone, and not for asking a stand-in.
         asks = name == "ingest" and isinstance(self.settings.market, Live)
-        inherited = {
-            variable: value
-            for variable, value in os.environ.items()
-            if variable not in OURS and (asks or not variable.startswith(PROVIDERS))
-        }
         return {
-            **inherited,
+            **_inherited(asks=asks),
             "STRATUM_NATS_URL": self.nats_url,
             "STRATUM_NATS_MONITOR_URL": self.nats_monitor_url,
             "STRATUM_METRICS_PORT": str(self._metrics_port(name)),
@@ -429,14 +415,17 @@ class Stack:
         self.home.tell(self.living())
         return envoy.url
 
-    def _start_program(self, name: str, module: str, environment: dict[str, str]) -> None:
+    def _start_program(
+        self, name: str, module: str, environment: dict[str, str], arguments: Sequence[str] = ()
+    ) -> None:
+        """With arguments it has a piece of work to do, and ends when that is done; else it serves for ever."""
         program = Program(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", module, *arguments],
             self.home.logs / f"{name}.log",
             environment,
-            ready_url=f"http://127.0.0.1:{environment['STRATUM_METRICS_PORT']}/readyz",
+            ready_url=None if arguments else f"http://127.0.0.1:{environment['STRATUM_METRICS_PORT']}/readyz",
         )
-        self._household.add(name, program, program.log)
+        self._household.add(name, program, program.log, may_finish=bool(arguments))
 
     @property
     def _has_sandbox(self) -> bool:
@@ -483,11 +472,6 @@ class Stack:
 
     async def _keep_once(self) -> int:
         url = schema.service_url(self._postgres.url(), schema.MIGRATOR, self.home.passwords())
-        inherited = {
-            variable: value
-            for variable, value in os.environ.items()
-            if variable not in OURS and not variable.startswith(PROVIDERS)
-        }
         with self._retention_log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "deploy.retention"),
@@ -495,7 +479,7 @@ class Stack:
                 stdout=log,
                 stderr=log,
                 env={
-                    **inherited,
+                    **_inherited(),
                     **profiles.settings(self.settings.profile),
                     **self.settings.environment,
                     "STRATUM_DATABASE_URL_FILE": str(self.home.keep_secret("migrator-database-url", url)),
@@ -545,6 +529,15 @@ class Stack:
             if self.living().processes != pids:
                 self.home.tell(self.living())
             await asyncio.sleep(WATCH_SECONDS)
+
+
+def _inherited(*, asks: bool = False) -> dict[str, str]:
+    """What a process of ours keeps of our own environment; what is the provider's only if it `asks` the provider."""
+    return {
+        variable: value
+        for variable, value in os.environ.items()
+        if variable not in OURS and (asks or not variable.startswith(PROVIDERS))
+    }
 
 
 async def _is_ready(kept: Kept) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
-from services.shared.config import SHARED_PREFIX, ServiceConfig
+from services.shared.config import SHARED_PREFIX, Ring, ServiceConfig
 from services.shared.keyring import Keyring
 
 
@@ -28,13 +28,7 @@ class AuthzConfig(ServiceConfig):
     #: How often billing is asked what changed; the bus tells sooner.
     authz_follow_seconds: float = Field(default=2.0, gt=0, le=5.0)
     #: The secrets under which keys are hashed, `2:<hex>,1:<hex>`, the newest first; the same as billing's.
-    api_key_peppers: SecretStr = SecretStr("")
-
-    @field_validator("api_key_peppers")
-    @classmethod
-    def _are_a_ring(cls, value: SecretStr) -> SecretStr:
-        Keyring.parse(value.get_secret_value())
-        return value
+    api_key_peppers: Ring = SecretStr("")
 
     @property
     def peppers(self) -> Keyring:

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import aiohttp
-import grpc.aio
 from stratum.billing.v1.metering_service_pb2_grpc import MeteringServiceStub
 
 from gateway.usage import metrics
@@ -18,8 +17,8 @@ from gateway.usage.reader import Reader
 from gateway.usage.rotate import Rotation, reopen_at
 from gateway.usage.sender import Sender
 from gateway.usage.tail import Logs
+from services.shared import client
 from services.shared.logging import logger
-from services.shared.principal import client_interceptors
 from services.shared.server import Readiness, run, serve_metrics, stop_signal
 from services.shared.tasks import end_tasks
 
@@ -55,10 +54,11 @@ async def main(config: Config) -> None:
         stack.callback(logs.close)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         channel = await stack.enter_async_context(
-            grpc.aio.insecure_channel(
+            client.channel(
                 config.usage_billing_address,
+                "usage",
+                config.principal_ring,
                 options=[("grpc.max_reconnect_backoff_ms", RECONNECT_MILLISECONDS)],
-                interceptors=client_interceptors("usage", config.principal_ring),
             )
         )
         admin = config.usage_envoy_admin_url

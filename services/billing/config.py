@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field, SecretStr, field_validator
 
 from services.billing.rating import OLDEST
-from services.shared.config import RetentionDays, ServiceConfig
+from services.shared.config import RetentionDays, Ring, ServiceConfig
 from services.shared.keyring import Keyring
 
 
@@ -22,7 +22,7 @@ class Config(ServiceConfig):
 
     #: The secrets under which keys are kept, `2:<hex>,1:<hex>`, the newest first. One that is taken away makes every
     #: key that was made under it unknown. Empty: no key can be made, and none is found.
-    api_key_peppers: SecretStr = SecretStr("")
+    api_key_peppers: Ring = SecretStr("")
     #: How long retention keeps things. What a repeated call is recognised by stays for a day at the least, which is
     #: what partners are promised. The ledger stays for longer than a line may be old: a line that comes again is known
     #: by its row, and would be counted, and billed, once more without it.
@@ -30,12 +30,6 @@ class Config(ServiceConfig):
     billing_unrated_retention_days: RetentionDays = 400.0
     billing_idempotency_retention_days: RetentionDays = 2.0
     billing_dead_letters_retention_days: RetentionDays = 30.0
-
-    @field_validator("api_key_peppers")
-    @classmethod
-    def _is_a_pepper_ring(cls, value: SecretStr) -> SecretStr:
-        Keyring.parse(value.get_secret_value())
-        return value
 
     @field_validator("billing_ledger_retention_days")
     @classmethod

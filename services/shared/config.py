@@ -50,6 +50,15 @@ def _whole_days_go(days: float) -> float:
 RetentionDays = Annotated[float, Field(ge=0), AfterValidator(_whole_days_go)]
 
 
+def _can_be_read(written: SecretStr) -> SecretStr:
+    Keyring.parse(written.get_secret_value())
+    return written
+
+
+#: Secrets by version, `2:<hex>,1:<hex>`, as `Keyring.parse` reads them.
+Ring = Annotated[SecretStr, AfterValidator(_can_be_read)]
+
+
 class ConfigurationError(Exception):
     """One or more settings are wrong. The message names each on a line of its own and shows no value."""
 
@@ -81,7 +90,7 @@ class ServiceConfig(BaseSettings):
     grpc_default_deadline_seconds: float = Field(default=15.0, gt=0)
     #: The secrets under which callers are vouched for, `2:<hex>,1:<hex>`, the newest first; the same for the gateway's
     #: authorisation and every service. Empty: nobody is let in but to public methods.
-    principal_keys: SecretStr = SecretStr("")
+    principal_keys: Ring = SecretStr("")
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=9100, ge=0, le=65535)
     log_level: str = "INFO"
@@ -95,12 +104,6 @@ class ServiceConfig(BaseSettings):
     trace_endpoint: str = ""
     #: The share of polls, and of calls from outside, that is followed.
     trace_ratio: float = Field(default=0.01, ge=0, le=1)
-
-    @field_validator("principal_keys")
-    @classmethod
-    def _is_a_ring(cls, value: SecretStr) -> SecretStr:
-        Keyring.parse(value.get_secret_value())
-        return value
 
     @property
     def principal_ring(self) -> Keyring:

@@ -10,7 +10,8 @@ from stratum.billing.v1 import accounts_service_pb2 as pb
 from stratum.billing.v1.accounts_service_pb2_grpc import AccountsServiceServicer, add_AccountsServiceServicer_to_server
 from stratum.common.v1.error_reason_pb2 import ErrorReason
 
-from deploy.accounts import Accounts, AccountsError
+from deploy.accounts import Accounts
+from deploy.asking import AskingError
 from services.shared.errors import Unavailable
 from services.shared.principal import Guard
 from services.shared.server import Interceptor
@@ -36,11 +37,11 @@ async def office() -> AsyncIterator[Accounts]:
 
 
 async def test_what_billing_itself_says_is_told_as_it_says_it(office: Accounts) -> None:
-    with pytest.raises(AccountsError, match="API_KEY_PEPPERS is not set"):
+    with pytest.raises(AskingError, match="API_KEY_PEPPERS is not set"):
         await office.issue(pb.IssueKeyRequest(account_id="acct_1"))
 
 
 async def test_a_billing_that_is_not_there_is_named_with_its_address() -> None:
     async with Accounts("127.0.0.1:1", RING) as office:
-        with pytest.raises(AccountsError, match=r"does not answer at 127\.0\.0\.1:1\."):
+        with pytest.raises(AskingError, match=r"does not answer at 127\.0\.0\.1:1\."):
             await office.keys("acct_1")
