@@ -114,6 +114,9 @@ async def serve(
     stopping = stop_signal()
     async with AsyncExitStack() as stack:
         metrics_port = await serve_metrics(stack, config, readiness)
+        # Until the first look is over nobody is well; gRPC's own beginning is that the whole server is.
+        for name in ("", *service_names):
+            await servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         grpc_port = server.add_insecure_port(f"{config.grpc_host}:{config.grpc_port}")
         await server.start()
         log.info("serving", grpc_port=grpc_port, metrics_port=metrics_port)
